@@ -1,0 +1,110 @@
+"""Spans: the one contract between the rooms, as rows and as columns.
+
+A span is a piece of work that one actor did, or that one payload or actor waited, from `start` to
+`end` in simulated seconds. Rows come out of the simulator ordered by the moment they end; ties keep
+the order in which the simulator handled them. Readers take them in blocks of columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = -1  # where a column has nothing to say; null in the published tables
+
+KINDS = (
+    "forward",  # the device runs the frozen backbone
+    "encode",  # the device quantises and packs activations
+    "transfer",  # the uplink carries a payload
+    "decode",  # a server worker unpacks a payload
+    "side_forward",  # a worker runs the side network's share of one tap (layer granularity)
+    "step",  # a worker trains: forward (batch granularity), backward and the update
+    "download",  # the downlink carries the side network to the device
+    "wait",  # an actor has nothing to do because something upstream is not there yet
+    "queue",  # a payload waits for an actor that is busy
+    "latency",  # a payload travels and occupies nobody
+)
+KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
+FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY = range(
+    len(KINDS)
+)
+# Kinds that occupy their actor: no two of these may overlap on one actor.
+WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD)
+
+
+class Span(NamedTuple):
+    """One row. `kind` and `actor` are codes into KINDS and into the world's list of actors."""
+
+    kind: int
+    actor: int
+    start: float
+    end: float
+    device: int
+    batch: int
+    tap: int
+    num_bytes: int
+    version_read: int
+    version_written: int
+    cut: bool
+
+
+@dataclass(frozen=True)
+class SpanColumns:
+    """A block of consecutive spans, one array per column.
+
+    Shapes: each array is [num_spans]. Times in seconds, NONE where a column is not filled.
+    """
+
+    kind: NDArray[np.int8]
+    actor: NDArray[np.int32]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    device: NDArray[np.int32]
+    batch: NDArray[np.int64]
+    tap: NDArray[np.int16]
+    num_bytes: NDArray[np.int64]
+    version_read: NDArray[np.int64]
+    version_written: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[tuple[object, ...]]) -> Self:
+        """The columns of `rows`."""
+        columns = zip(*rows, strict=True) if rows else [()] * len(DTYPES)
+        return cls(*(np.array(c, dtype=d) for c, d in zip(columns, DTYPES, strict=True)))
+
+    @classmethod
+    def concatenate(cls, blocks: Iterable[SpanColumns]) -> Self:
+        """One block of all of `blocks`, in their order."""
+        parts = [*blocks, cls.from_rows([])]
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def __getitem__(self, index: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def rows(self) -> Iterator[Span]:
+        """The block row by row."""
+        columns = (getattr(self, f.name).tolist() for f in fields(self))
+        return map(Span._make, zip(*columns, strict=True))
+
+
+DTYPES: tuple[type[np.generic], ...] = (
+    np.int8,
+    np.int32,
+    np.float64,
+    np.float64,
+    np.int32,
+    np.int64,
+    np.int16,
+    np.int64,
+    np.int64,
+    np.int64,
+    np.bool_,
+)
