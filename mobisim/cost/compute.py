@@ -1,0 +1,268 @@
+"""Compute models: how long a device's and a server's work on one mini-batch lasts.
+
+A model answers with one number per part: one part with batch granularity, one per tap with layer
+granularity. Models are exchangeable: the timeline sees only BatchCost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from mobisim.cost.architecture import Architecture
+from mobisim.cost.system import System
+from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
+from mobisim.cost.work import BatchShape, Work
+from mobisim.scenario.profiles import FixedDevice, FixedServer, Roofline
+from mobisim.scenario.schema import Codec, DeviceGroup
+
+WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
+# Kernels with integer weights still read and write their activations in 16 bits.
+ACTIVATION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 2, "int4": 2}
+# Operators per tap: absolute maximum, scaling, rounding or look-up, packing; or one cast.
+QUANTISE_OPS, CAST_OPS = 4, 1
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """Seconds and bytes of one mini-batch; each tuple has one entry per part.
+
+    `side_forward_s` is empty with batch granularity, where `step_s` is the whole step.
+    """
+
+    forward_s: tuple[float, ...]
+    encode_s: tuple[float, ...]
+    payload_bytes: tuple[int, ...]
+    decode_s: tuple[float, ...]
+    side_forward_s: tuple[float, ...]
+    step_s: float
+
+
+class DeviceModel(Protocol):
+    """How long a device takes, part by part."""
+
+    def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Seconds of the backbone's forward up to each part's last tap."""
+        ...
+
+    def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Seconds of quantising and packing each part."""
+        ...
+
+
+class ServerModel(Protocol):
+    """How long a server worker takes."""
+
+    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Seconds of unpacking each part."""
+        ...
+
+    def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Seconds of the side network's forward of each tap; empty with batch granularity."""
+        ...
+
+    def step_s(self, shape: BatchShape | None) -> float:
+        """Seconds of the step, without what `side_forward_s` counts."""
+        ...
+
+
+def roofline_s(machine: Roofline, work: Work) -> float:
+    """The roofline: compute or memory, whichever is slower, and the launching of operators."""
+    compute = work.flop / machine.flop_per_s.value
+    memory = work.num_bytes / machine.memory_bandwidth.value
+    return max(compute, memory) + work.num_ops * machine.op_overhead.value
+
+
+@dataclass(frozen=True)
+class FixedDeviceModel:
+    """Stated times, spread evenly over the parts."""
+
+    profile: FixedDevice
+    num_parts: int
+
+    def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
+        """The stated mean, part by part."""
+        return _even(self.profile.forward_s.value.mean, self.num_parts)
+
+    def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
+        """The stated mean, part by part."""
+        return _even(self.profile.encode_s.value.mean, self.num_parts)
+
+
+@dataclass(frozen=True)
+class RooflineDeviceModel:
+    """The backbone on a roofline, block by block."""
+
+    profile: Roofline
+    backbone: Architecture
+    taps: tuple[int, ...]
+    codec: Codec | None
+    block_size: int
+    by_layer: bool
+
+    def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Embedding with the first part; nothing after the last tap is computed."""
+        assert shape is not None
+        block = roofline_s(self.profile, self._block(shape))
+        ends = self.taps if self.by_layer else self.taps[-1:]
+        parts = [(last - first) * block for first, last in pairwise((0, *ends))]
+        return (parts[0] + roofline_s(self.profile, self._embedding(shape)), *parts[1:])
+
+    def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Read the activations, write the codes."""
+        assert shape is not None
+        if self.codec is None:
+            return (0.0,) * (len(self.taps) if self.by_layer else 1)
+        tap = roofline_s(
+            self.profile,
+            _codec_work(shape, self.backbone.width, self.codec, self.block_size, self._float_bytes),
+        )
+        return (tap,) * len(self.taps) if self.by_layer else (tap * len(self.taps),)
+
+    @property
+    def _float_bytes(self) -> int:
+        return ACTIVATION_BYTES[self.profile.precision.value]
+
+    def _block(self, shape: BatchShape) -> Work:
+        backbone = self.backbone
+        weights = backbone.block_parameters * WEIGHT_BYTES[self.profile.precision.value]
+        return Work(
+            flop=backbone.block_flop(shape.num_tokens, shape.num_pairs),
+            num_bytes=weights + self._float_bytes * block_values(backbone, shape),
+            num_ops=backbone.block_ops,
+        )
+
+    def _embedding(self, shape: BatchShape) -> Work:
+        return Work(
+            flop=self.backbone.projection_flop(shape.num_tokens),
+            num_bytes=3.0 * self._float_bytes * shape.num_tokens * self.backbone.width,
+            num_ops=4,
+        )
+
+
+def block_values(backbone: Architecture, shape: BatchShape) -> float:
+    """Activation values that one block reads and writes, attention scores included."""
+    attention = 4 * backbone.num_heads * backbone.head_dim
+    mlp = (3 if backbone.gated_mlp else 2) * backbone.ff_width
+    return shape.num_tokens * (8 * backbone.width + attention + 2 * mlp) + (
+        3.0 * shape.num_pairs * backbone.num_heads
+    )
+
+
+def _codec_work(
+    shape: BatchShape, width: int, codec: Codec, block_size: int, float_bytes: int
+) -> Work:
+    packed = encoded_bytes(shape.num_tokens, width, codec, block_size)
+    floats = float_bytes * shape.num_tokens * width
+    passes = 1 if codec in UNSCALED else 2  # the maximum is found before values are scaled
+    return Work(
+        num_bytes=float(passes * floats + packed),
+        num_ops=CAST_OPS if CODEC_BITS[codec] >= 16 else QUANTISE_OPS,  # noqa: PLR2004 - a cast
+    )
+
+
+@dataclass(frozen=True)
+class FixedServerModel:
+    """A stated step, decoding included; its forward share can start with the first tap."""
+
+    profile: FixedServer
+    num_parts: int
+    by_layer: bool
+
+    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
+        """Nothing: the stated step includes it."""
+        return (0.0,) * self.num_parts
+
+    def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
+        """The stated share of the step, spread over the taps."""
+        if not self.by_layer:
+            return ()
+        share = self.profile.forward_share.value
+        return _even(self.profile.step_s.value.mean * share, self.num_parts)
+
+    def step_s(self, shape: BatchShape | None) -> float:  # noqa: ARG002 - stated
+        """The stated step, or its rest."""
+        share = self.profile.forward_share.value if self.by_layer else 0.0
+        return self.profile.step_s.value.mean * (1.0 - share)
+
+
+@dataclass(frozen=True)
+class RooflineServerModel:
+    """The side network on a roofline."""
+
+    profile: Roofline
+    system: System
+    num_parts: int
+
+    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """Read the codes, write fp32."""
+        assert shape is not None
+        wire, side = self.system.scenario.wire, self.system.side
+        assert side is not None
+        if wire.codec is None:
+            return (0.0,) * self.num_parts
+        tap = roofline_s(
+            self.profile, _codec_work(shape, side.width, wire.codec, wire.block_size, 4)
+        )
+        return _even(tap * side.num_taps, self.num_parts)
+
+    def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+        """One adapter's forward per tap."""
+        assert shape is not None
+        assert self.system.side is not None
+        if not self.system.by_layer:
+            return ()
+        tap = roofline_s(self.profile, self.system.side.tap_forward(shape))
+        return (tap,) * self.num_parts
+
+    def step_s(self, shape: BatchShape | None) -> float:
+        """Forward (batch granularity), head, backward and update."""
+        assert shape is not None
+        side = self.system.side
+        assert side is not None
+        work = side.backward_and_update(shape) if self.system.by_layer else side.step(shape)
+        return roofline_s(self.profile, work)
+
+
+def _even(total: float, parts: int) -> tuple[float, ...]:
+    return (total / parts,) * parts
+
+
+def device_model(system: System, group: DeviceGroup) -> DeviceModel:
+    """The compute model of a group's devices."""
+    if isinstance(group.profile, FixedDevice):
+        return FixedDeviceModel(group.profile, _num_parts(system))
+    assert system.backbone is not None
+    wire = system.scenario.wire
+    return RooflineDeviceModel(
+        group.profile, system.backbone, system.taps, wire.codec, wire.block_size, system.by_layer
+    )
+
+
+def server_model(system: System) -> ServerModel:
+    """The compute model of the server's workers."""
+    profile = system.scenario.server.profile
+    if isinstance(profile, FixedServer):
+        return FixedServerModel(profile, _num_parts(system), system.by_layer)
+    return RooflineServerModel(profile, system, _num_parts(system))
+
+
+def _num_parts(system: System) -> int:
+    return len(system.taps) if system.by_layer else 1
+
+
+def batch_cost(system: System, group: DeviceGroup, shape: BatchShape | None) -> BatchCost:
+    """Seconds and bytes of one mini-batch of that shape on a device of that group."""
+    device, server = device_model(system, group), server_model(system)
+    width = system.backbone.width if system.backbone is not None else 0
+    return BatchCost(
+        forward_s=device.forward_s(shape),
+        encode_s=device.encode_s(shape),
+        payload_bytes=payload_parts(
+            system.scenario.wire, shape, width, len(system.taps), by_layer=system.by_layer
+        ),
+        decode_s=server.decode_s(shape),
+        side_forward_s=server.side_forward_s(shape),
+        step_s=server.step_s(shape),
+    )

@@ -1,0 +1,101 @@
+"""Peak memory of device and server, part by part, against what they have."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from mobisim.cost.compute import ACTIVATION_BYTES, WEIGHT_BYTES
+from mobisim.cost.system import System
+from mobisim.cost.work import BatchShape
+from mobisim.scenario.profiles import FixedDevice, FixedServer, Roofline
+from mobisim.scenario.schema import DeviceGroup
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on a device that only runs the backbone forward.
+
+    `transient` are the activations inside one block, `taps` the tapped ones held until they are
+    encoded, `encode` the message under construction, `queue` the payloads that wait to be sent.
+    """
+
+    weights: int
+    transient: int
+    taps: int
+    encode: int
+    queue: int
+    runtime: int
+
+    @property
+    def peak(self) -> int:
+        """All parts together: they can be alive at once."""
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class ServerMemory:
+    """Bytes on the server: side network with its states, one step per worker, queued payloads."""
+
+    state: int
+    stored: int
+    queue: int
+    runtime: int
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return sum(asdict(self).values())
+
+
+def device_memory(
+    system: System, group: DeviceGroup, shape: BatchShape | None, largest_part: int, queued: int
+) -> DeviceMemory | None:
+    """Peak memory of a device of `group` at its largest mini-batch; None where no shape is known.
+
+    Args:
+        system: the sizes of the scenario.
+        group: whose device.
+        shape: the largest mini-batch.
+        largest_part: bytes of the largest message.
+        queued: bytes of the payloads that waited on the device at the worst moment.
+    """
+    backbone = system.backbone
+    if backbone is None or shape is None:
+        return None
+    precision = group.profile.precision.value
+    floats = ACTIVATION_BYTES[precision]
+    stream = shape.num_tokens * backbone.width
+    attention = 4 * shape.num_tokens * backbone.num_heads * backbone.head_dim
+    scores = shape.num_pairs * backbone.num_heads
+    mlp = shape.num_tokens * backbone.ff_width * (2 if backbone.gated_mlp else 1)
+    return DeviceMemory(
+        weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),
+        transient=floats * (2 * stream + max(attention + scores, mlp)),
+        taps=floats * stream * (1 if system.by_layer else len(system.taps)),
+        encode=largest_part,
+        queue=queued,
+        runtime=_runtime(group.profile),
+    )
+
+
+def server_memory(system: System, shape: BatchShape | None, queued: int) -> ServerMemory | None:
+    """Peak memory of the server; None where no shape is known."""
+    side = system.side
+    if side is None or shape is None:
+        return None
+    server = system.scenario.server
+    return ServerMemory(
+        state=side.state_bytes,
+        stored=server.workers * side.stored_bytes(shape),
+        queue=queued,
+        runtime=_runtime(server.profile),
+    )
+
+
+def _runtime(profile: FixedDevice | FixedServer | Roofline) -> int:
+    return round(profile.runtime_memory.value) if profile.runtime_memory is not None else 0
+
+
+def capacity_bytes(profile: FixedDevice | FixedServer | Roofline) -> int | None:
+    """What the machine has; None where its profile does not say."""
+    return round(profile.memory.value) if profile.memory is not None else None

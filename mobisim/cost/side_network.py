@@ -1,0 +1,101 @@
+"""The side network counted: parameters, FLOPs and bytes of forward, backward and update.
+
+Source of the equations: papers' parallel adapters with learned gates, see DESIGN.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobisim.cost.work import BatchShape, Work
+
+FLOAT_BYTES = 4  # the side network trains in fp32
+# Passes over a [num_tokens, width] array per tap: gate, two products, activation, residual.
+FORWARD_PASSES, BACKWARD_PASSES = 8, 16
+FORWARD_OPS, BACKWARD_OPS, UPDATE_OPS = 7, 14, 12
+ADAMW_STATES = 2
+
+
+@dataclass(frozen=True)
+class SideCost:
+    """Counts of a side network of `num_taps` adapters, width d and bottleneck r.
+
+    `head_width` is the number of classes, or the vocabulary for a next-token head, which is the
+    backbone's own, copied to the server and frozen.
+    """
+
+    num_taps: int
+    width: int
+    bottleneck: int
+    head_width: int
+    head_trains: bool = True
+    optimizer_states: int = ADAMW_STATES
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Parameters of one adapter: two matrices and a gate."""
+        return 2 * self.width * self.bottleneck + 1
+
+    @property
+    def head_parameters(self) -> int:
+        """Trainable parameters of the head."""
+        return (self.width + 1) * self.head_width if self.head_trains else 0
+
+    @property
+    def trainable_parameters(self) -> int:
+        """All trainable parameters."""
+        return self.num_taps * self.adapter_parameters + self.head_parameters
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes that deliver the side network to the device: its parameters in fp32."""
+        return FLOAT_BYTES * self.trainable_parameters
+
+    def tap_forward(self, shape: BatchShape) -> Work:
+        """The forward of one adapter."""
+        return Work(
+            flop=4.0 * shape.num_tokens * self.width * self.bottleneck,
+            num_bytes=self._tap_bytes(shape, FORWARD_PASSES),
+            num_ops=FORWARD_OPS,
+        )
+
+    def backward_and_update(self, shape: BatchShape) -> Work:
+        """Head forward, all backward, and the optimiser's update."""
+        taps = Work(
+            flop=8.0 * shape.num_tokens * self.width * self.bottleneck,
+            num_bytes=self._tap_bytes(shape, BACKWARD_PASSES),
+            num_ops=BACKWARD_OPS,
+        )
+        return taps * self.num_taps + self._head(shape) + self._update()
+
+    def step(self, shape: BatchShape) -> Work:
+        """A whole training step."""
+        return self.tap_forward(shape) * self.num_taps + self.backward_and_update(shape)
+
+    def _tap_bytes(self, shape: BatchShape, passes: int) -> float:
+        weights = 2 * self.width * self.bottleneck
+        return float(FLOAT_BYTES * (passes * shape.num_tokens * self.width + weights))
+
+    def _head(self, shape: BatchShape) -> Work:
+        products = 3 if self.head_trains else 2  # a frozen head needs no weight gradient
+        rows = shape.num_samples if self.head_trains else shape.num_tokens
+        product = 2.0 * rows * self.width * self.head_width
+        return Work(products * product, FLOAT_BYTES * self.width * self.head_width, 10)
+
+    def _update(self) -> Work:
+        touched = self.trainable_parameters * (2 + 2 * self.optimizer_states)
+        return Work(0.0, float(FLOAT_BYTES * touched), UPDATE_OPS)
+
+    def stored_bytes(self, shape: BatchShape) -> int:
+        """Bytes that the forward keeps for the backward, decoded activations included.
+
+        Per tap: the decoded activation and s_{i-1} for the gate, x_i for the down-projection,
+        the bottleneck before and after its activation.
+        """
+        per_token = 3 * self.width + 2 * self.bottleneck
+        return FLOAT_BYTES * shape.num_tokens * per_token * self.num_taps
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of parameters, gradients and optimiser states."""
+        return FLOAT_BYTES * self.trainable_parameters * (2 + self.optimizer_states)

@@ -1,0 +1,57 @@
+"""Pieces of work and shapes of mini-batches: what compute models turn into seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs of matrix products, bytes moved to and from memory, operators launched."""
+
+    flop: float = 0.0
+    num_bytes: float = 0.0
+    num_ops: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.flop + other.flop, self.num_bytes + other.num_bytes, self.num_ops + other.num_ops
+        )
+
+    def __mul__(self, factor: float) -> Work:
+        return Work(self.flop * factor, self.num_bytes * factor, self.num_ops * factor)
+
+    @classmethod
+    def total(cls, pieces: Iterable[Work]) -> Work:
+        """All pieces as one."""
+        return sum(pieces, cls())
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What a mini-batch's cost depends on.
+
+    `num_tokens` are the tokens sent, padding included where it is sent; `num_pairs` the attended
+    pairs, the sum over samples of length squared; `num_labels` the label values that ride along.
+    """
+
+    num_samples: int
+    num_tokens: int
+    num_pairs: int
+    max_length: int
+    num_labels: int
+
+    @classmethod
+    def of_lengths(cls, lengths: Iterable[int], *, labels_per_token: bool = False) -> Self:
+        """The shape of a mini-batch whose samples are sent with these lengths."""
+        sent = list(lengths)
+        tokens = sum(sent)
+        return cls(
+            num_samples=len(sent),
+            num_tokens=tokens,
+            num_pairs=sum(length * length for length in sent),
+            max_length=max(sent),
+            num_labels=tokens if labels_per_token else len(sent),
+        )

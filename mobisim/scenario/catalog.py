@@ -1,0 +1,65 @@
+"""The profiles and scenarios that ship with mobisim, found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mobisim.errors import InputError, unknown_name
+from mobisim.scenario.document import Document, parse, read_text
+
+PROFILE_KINDS = ("devices", "servers", "links", "models")
+
+
+def shipped(folder: str) -> Path:
+    """The folder of shipped files: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / folder
+    return installed if installed.is_dir() else package.parent / folder
+
+
+def names(kind: str) -> list[str]:
+    """The names of all shipped profiles of a kind (one of PROFILE_KINDS)."""
+    return sorted(path.stem for path in (shipped("profiles") / kind).glob("*.yaml"))
+
+
+def scenario_names() -> list[str]:
+    """The names of all shipped scenarios."""
+    return sorted(path.stem for path in shipped("scenarios").glob("*.yaml"))
+
+
+def references() -> Path:
+    """The bibliography of the shipped profiles."""
+    return shipped("profiles") / "references.bib"
+
+
+def profile(kind: str, name: str, where: str | None = None) -> Document:
+    """The document of the shipped profile of that name.
+
+    Raises:
+        InputError: no such profile; names the nearest.
+    """
+    known = names(kind)
+    if name not in known:
+        raise unknown_name(f"{kind.removesuffix('s')} profile", name, known, where=where)
+    return _read(shipped("profiles") / kind / f"{name}.yaml", f"profiles/{kind}/{name}.yaml")
+
+
+def scenario(path_or_name: str) -> Document:
+    """The scenario in that file, or the shipped one of that name.
+
+    Raises:
+        InputError: neither exists, or the file cannot be read.
+    """
+    path = Path(path_or_name)
+    is_name = path.suffix == "" and len(path.parts) == 1 and not path.exists()
+    if not is_name:
+        return _read(path, str(path))
+    if path_or_name not in scenario_names():
+        raise unknown_name("scenario file or shipped scenario", path_or_name, scenario_names())
+    return _read(shipped("scenarios") / f"{path_or_name}.yaml", f"scenarios/{path_or_name}.yaml")
+
+
+def _read(path: Path, shown: str) -> Document:
+    if path.is_dir():
+        raise InputError("this is a directory", where=shown, expected="a YAML file")
+    return parse(read_text(path, "scenario or profile"), shown)

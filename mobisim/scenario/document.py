@@ -1,0 +1,151 @@
+"""YAML documents that remember the line of each of their values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mobisim.errors import InputError
+
+Key = str | int
+Location = tuple[Key, ...]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 40
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: `1e-3` is a float, `no` a word, `1:30` no number."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+def _resolve(tag: str, pattern: str, first: str) -> None:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
+
+
+_resolve("null", r"^(?:null|Null|NULL|~)$", "nN~")
+_resolve("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
+_resolve("int", r"^[-+]?[0-9]+$", "-+0123456789")
+_resolve(
+    "float",
+    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+    "-+.0123456789",
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed mapping and the place ("file:line") of each value in it."""
+
+    data: dict[str, Any]
+    places: dict[Location, str]
+
+
+def read_text(path: Path, kind: str) -> str:
+    """The text of a file that a user named.
+
+    Raises:
+        InputError: it is missing, a directory, too large or not UTF-8.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"too large for a {kind}", where=str(path), expected="at most 1 MiB")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        raise InputError(
+            f"cannot be read: {reason}", where=str(path), expected=f"a {kind} file (YAML)"
+        ) from error
+
+
+def parse(text: str, source: str) -> Document:
+    """The document that `text` holds; `source` names it in errors.
+
+    Raises:
+        InputError: broken YAML, a tag, an alias, a key twice, or no mapping at the top.
+    """
+    try:
+        _refuse_tags_and_aliases(text, source)
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, source) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError("no mapping", where=source, expected="keys and values", got=_sort(node))
+    places: dict[Location, str] = {}
+    return Document(_value(node, (), source, places), places)
+
+
+def parse_value(text: str, source: str) -> Any:
+    """The value that a piece of YAML such as `20 Mbit/s` or `{codec: int8}` holds."""
+    return parse(f"value: {text}" if text.strip() else "value: ''", source).data["value"]
+
+
+def _refuse_tags_and_aliases(text: str, source: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        where = f"{source}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise InputError("aliases and anchors are refused", where=where, hint="write it out")
+        if getattr(event, "tag", None):
+            raise InputError(f"the tag {event.tag} is refused", where=where, hint="leave it out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise InputError("nested too deep", where=where, expected=f"{MAX_DEPTH} levels at most")
+
+
+def _syntax_error(error: yaml.YAMLError, source: str) -> InputError:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{source}:{mark.line + 1}" if mark else source
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return InputError(f"this is not YAML: {problem}", where=where)
+
+
+def _sort(node: yaml.Node | None) -> str:
+    return "nothing" if node is None else f"a {node.id}"
+
+
+def _value(node: yaml.Node, at: Location, source: str, places: dict[Location, str]) -> Any:
+    places[at] = f"{source}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, at, source, places)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*at, i), source, places) for i, item in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _mapping(
+    node: yaml.MappingNode, at: Location, source: str, places: dict[Location, str]
+) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        where = f"{source}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise InputError("a key is no word", where=where)
+        key = str(key_node.value)
+        if key in mapping:
+            raise InputError(f"the key {key!r} stands twice", where=where, hint="keep one of them")
+        mapping[key] = _value(value_node, (*at, key), source, places)
+        places[*at, key] = where
+    return mapping
+
+
+def _scalar(node: yaml.Node) -> Any:
+    text = str(node.value)
+    match node.tag.rsplit(":", 1)[-1]:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            return int(text) if len(text) <= 400 else float("inf")
+        case "float":
+            return float(text.replace(".inf", "inf").replace(".nan", "nan").lower())
+        case _:
+            return text

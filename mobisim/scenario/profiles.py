@@ -1,0 +1,161 @@
+"""What is known of devices, servers, links and models: the schemas of profile files."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mobisim.scenario.quantities import (
+    Bandwidth,
+    ByteCount,
+    Compute,
+    Duration,
+    PositiveByteCount,
+    PositiveDuration,
+    PowerOrZero,
+    PowerPerRate,
+    Rate,
+    Size,
+    SizeOrZero,
+    Sourced,
+    Strict,
+    TimeOrZero,
+    is_number,
+)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+
+
+class Covers(Strict):
+    """The shapes for which a profile's rates were measured or are taken to hold."""
+
+    num_tokens: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    source: str = "stated"
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.num_tokens[0] > self.num_tokens[1]:
+            raise ValueError("expected: num_tokens: [low, high] with low <= high")
+        return self
+
+
+class Profile(Strict):
+    """What every profile says of itself."""
+
+    name: str = "inline"
+    description: str = ""
+
+
+class _Machine(Profile):
+    """What devices and servers share: memory and power, where stated."""
+
+    memory: Sourced[Size] | None = None
+    runtime_memory: Sourced[SizeOrZero] | None = None
+    idle_power: Sourced[PowerOrZero] | None = None
+    load_power: Sourced[PowerOrZero] | None = None
+
+    @model_validator(mode="after")
+    def _both_powers(self) -> Self:
+        if (self.idle_power is None) != (self.load_power is None):
+            raise ValueError("expected: idle_power and load_power together, or neither")
+        return self
+
+
+class Roofline(_Machine):
+    """A machine whose kernels last max(FLOPs / rate, bytes / bandwidth) + operators x overhead."""
+
+    kind: Literal["roofline"]
+    precision: Sourced[Precision]
+    flop_per_s: Sourced[Compute]
+    memory_bandwidth: Sourced[Bandwidth]
+    op_overhead: Sourced[TimeOrZero]
+    memory: Sourced[Size]
+    runtime_memory: Sourced[SizeOrZero]
+    covers: Covers
+
+
+class FixedDevice(_Machine):
+    """A device with stated times, for teaching and for tests against theory."""
+
+    kind: Literal["fixed"]
+    forward_s: Sourced[PositiveDuration]
+    encode_s: Sourced[Duration]
+    precision: Sourced[Precision] = Sourced[Precision](value="fp16")
+
+
+class FixedServer(_Machine):
+    """A server with a stated time per step, decoding included.
+
+    `forward_share` is the part of the step that is side-network forward; layer granularity can
+    begin it before all taps have arrived.
+    """
+
+    kind: Literal["fixed"]
+    step_s: Sourced[PositiveDuration]
+    precision: Sourced[Precision] = Sourced[Precision](value="fp32")
+    forward_share: Sourced[Share] = Sourced[Share](
+        value=1 / 3, source="assumed", range=(0.2, 0.5), note="backward costs about two forwards"
+    )
+
+
+def _needs_unit(value: Any) -> Any:
+    if is_number(value) and value != 0:
+        raise ValueError("the unit is missing; expected: a duration such as '10 ms'")
+    return value
+
+
+Latency = Annotated[Duration, BeforeValidator(_needs_unit)]
+
+
+class Radio(Strict):
+    """Power of the radio while it sends: base_power + power_per_rate x rate."""
+
+    power_per_rate: Sourced[PowerPerRate]
+    base_power: Sourced[PowerOrZero]
+
+
+class ConstantLink(Profile):
+    """A link of constant rate, first come first served, up and down apart.
+
+    Each `mtu_bytes` of a message, or a rest of it, travels as one packet that costs
+    `overhead_bytes` more. `latency` is one way, delays arrival and never occupies the link.
+    """
+
+    kind: Literal["constant"]
+    uplink: Sourced[Rate]
+    downlink: Sourced[Rate] | None = None
+    latency: Sourced[Latency]
+    overhead_bytes: Sourced[ByteCount]
+    mtu_bytes: Sourced[PositiveByteCount] = Sourced[PositiveByteCount](
+        value=1500, source="assumed", range=(576, 9000), note="Ethernet's usual packet"
+    )
+    radio: Radio | None = None
+
+    @property
+    def down(self) -> Sourced[Rate]:
+        """The downlink's rate: the uplink's where none is stated."""
+        return self.downlink or self.uplink
+
+    def wire_bytes(self, message_bytes: int) -> int:
+        """Bytes that occupy the link for a message: its own and its packets' overhead."""
+        packets = math.ceil(message_bytes / self.mtu_bytes.value)
+        return message_bytes + packets * self.overhead_bytes.value
+
+
+class TransformerProfile(Profile):
+    """A backbone, by the keys of its Hugging Face config.json."""
+
+    kind: Literal["transformer"] = "transformer"
+    config: dict[str, Any]
+    source: str = "stated"
+    num_parameters: Annotated[int, Field(ge=1)] | None = None
+
+
+DeviceProfile = Annotated[FixedDevice | Roofline, Field(discriminator="kind")]
+ServerProfile = Annotated[FixedServer | Roofline, Field(discriminator="kind")]
+LinkProfile = ConstantLink
+ModelProfile = TransformerProfile

@@ -1,0 +1,196 @@
+"""A scenario: one question, as the user asks it. Frozen once validated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from mobisim.scenario.profiles import (
+    DeviceProfile,
+    FixedDevice,
+    FixedServer,
+    LinkProfile,
+    ModelProfile,
+    ServerProfile,
+)
+from mobisim.scenario.quantities import PositiveByteCount, Strict, Time
+
+SCHEMA_VERSION = 1
+
+Codec = Literal["fp32", "fp16", "bf16", "int8", "int4", "int3", "int2", "fp4", "nf4"]
+Method = Literal["mobillm"]
+Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
+LOWER_IS_BETTER: tuple[Metric, ...] = ("perplexity", "loss")
+
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class SideNetwork(Strict):
+    """The trainable bypass: one parallel adapter for each tap.
+
+    `taps` are 1-based layers of the timed model, or `all`.
+    """
+
+    bottleneck: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
+    taps: Literal["all"] | tuple[Count, ...] = "all"
+
+    @model_validator(mode="after")
+    def _taps_ascend(self) -> Self:
+        if self.taps != "all" and (not self.taps or list(self.taps) != sorted(set(self.taps))):
+            raise ValueError("expected: taps: all, or layers in ascending order, each once")
+        return self
+
+
+class Wire(Strict):
+    """What an uploaded value costs: a codec, or a stated payload per mini-batch.
+
+    `payload_bytes` is all that crosses per mini-batch, labels and framing included.
+    """
+
+    codec: Codec | None = None
+    block_size: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
+    payload_bytes: PositiveByteCount | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.codec is None and self.payload_bytes is None:
+            raise ValueError("expected: a codec, or payload_bytes")
+        return self
+
+
+class Optimizer(Strict):
+    """The optimiser of the side network; momentum counts for sgd, betas for adamw."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Target(Strict):
+    """The quality that counts as good: time to target is when an evaluation first meets it."""
+
+    metric: Metric
+    value: float
+
+    def met_by(self, value: float) -> bool:
+        """Whether an evaluation of `value` meets the target."""
+        return value <= self.value if self.metric in LOWER_IS_BETTER else value >= self.value
+
+
+class Training(Strict):
+    """Real learning on the simulated timeline.
+
+    `padding` says which tokens are sent: every sample padded to `sequence_length` (fixed), to the
+    longest of its mini-batch (longest), or real tokens only (none).
+    """
+
+    task: str = "builtin"
+    backbone: str = "builtin"
+    batch_size: Count
+    sequence_length: Count
+    epochs: Count
+    optimizer: Optimizer = Optimizer()
+    target: Target | None = None
+    stop_at_target: bool = False
+    padding: Literal["fixed", "longest", "none"] = "fixed"
+    num_samples: Count | None = None
+    evaluate_every: Count | None = None
+    head: Literal["classification", "next_token"] = "classification"
+    pooling: Literal["mean", "first", "last"] | None = None
+
+    @model_validator(mode="after")
+    def _stop_needs_target(self) -> Self:
+        if self.stop_at_target and self.target is None:
+            raise ValueError("stop_at_target needs a target: {metric: …, value: …}")
+        return self
+
+
+class DeviceGroup(Strict):
+    """`count` devices of one sort, each with a link of its own."""
+
+    profile: DeviceProfile
+    link: LinkProfile
+    count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    run_ahead: Count = 4
+
+
+class Server(Strict):
+    """The trainer of the side network; its workers share one first-come queue."""
+
+    profile: ServerProfile
+    workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
+
+
+class Scenario(Strict):
+    """Devices, their links and a server, one model and method, and what is to be learned."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    method: Method = "mobillm"
+    model: ModelProfile | None = None
+    side_network: SideNetwork = SideNetwork()
+    wire: Wire
+    training: Training | None = None
+    num_batches: Count | None = None
+    batch_size: Count | None = None
+    sequence_length: Count | None = None
+    granularity: Literal["batch", "layer"] = "batch"
+    deliver: Literal["side_network", "none"] = "side_network"
+    devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
+    server: Server
+    horizon: Time | None = None
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of all groups together."""
+        return sum(group.count for group in self.devices)
+
+    @property
+    def all_fixed(self) -> bool:
+        """Whether every time and the payload are stated, so that no shape is needed."""
+        return (
+            all(isinstance(group.profile, FixedDevice) for group in self.devices)
+            and isinstance(self.server.profile, FixedServer)
+            and self.wire.payload_bytes is not None
+        )
+
+    @model_validator(mode="after")
+    def _work_is_stated_once(self) -> Self:
+        shape = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
+        if self.training is not None:
+            stated = [k for k, v in {"num_batches": self.num_batches, **shape}.items() if v]
+            if stated:
+                raise ValueError(f"{stated[0]} goes with training: null; training states its own")
+            return self
+        if self.num_batches is None:
+            raise ValueError("training: null needs num_batches (mini-batches per device)")
+        missing = [key for key, value in shape.items() if value is None]
+        if missing and (len(missing) == 1 or not self.all_fixed):
+            raise ValueError(
+                f"{missing[0]} is missing; it may be absent only where every profile is fixed "
+                "and wire.payload_bytes is stated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _model_is_known(self) -> Self:
+        if self.model is not None:
+            return self
+        if self.training is not None or not self.all_fixed:
+            raise ValueError(
+                "model is missing; it may be absent only in timing-only scenarios where every "
+                "profile is fixed and wire.payload_bytes is stated"
+            )
+        if self.deliver != "none":
+            raise ValueError("without a model the size of the side network is unknown; "
+                             "state deliver: none, or a model")
+        if self.granularity == "layer" and self.side_network.taps == "all":
+            raise ValueError("without a model, layer granularity needs side_network.taps as a list")
+        return self
