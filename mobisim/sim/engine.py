@@ -1,0 +1,82 @@
+"""The engine: a world in, a lazy stream of spans out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from simpy.core import EmptySchedule
+
+from mobisim.sim.actors import Device, Row, Scene, Server
+from mobisim.sim.world import World
+from mobisim.span import NONE, SpanColumns
+
+BLOCK_ROWS = 65_536  # also the row groups of spans.parquet
+
+
+class Block:
+    """Consecutive spans, as rows and as columns."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    @cached_property
+    def columns(self) -> SpanColumns:
+        """The rows as columns."""
+        return SpanColumns.from_rows(self.rows)
+
+
+def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
+    """The spans of a world in blocks, ordered by their ends; ends when the reader stops asking."""
+    scene = Scene(world)
+    server = Server(scene)
+    server.devices = _devices(scene, server)
+    for device in server.devices:
+        device.next_batch()
+    rows = scene.rows
+    running = True
+    while running:
+        running = _advance(scene, block_rows)
+        if not running:
+            rows.extend(_cut(scene, server))
+        while len(rows) >= block_rows or (rows and not running):
+            yield Block(rows[:block_rows])
+            del rows[:block_rows]
+
+
+def _devices(scene: Scene, server: Server) -> list[Device]:
+    groups = [group for group in scene.world.groups for _ in range(group.count)]
+    return [Device(scene, group, index, server) for index, group in enumerate(groups)]
+
+
+def _advance(scene: Scene, block_rows: int) -> bool:
+    """Run until a block is full; False when nothing is left before the horizon."""
+    env, rows, step = scene.env, scene.rows, scene.env.step
+    horizon = scene.world.horizon_s
+    try:
+        while len(rows) < block_rows:
+            if horizon is not None and env.peek() > horizon:
+                return False
+            step()
+    except EmptySchedule:
+        return False
+    return True
+
+
+def _cut(scene: Scene, server: Server) -> Iterator[Row]:
+    """What is still open at the horizon: cut there and marked, actor by actor."""
+    horizon = scene.world.horizon_s
+    if horizon is None or scene.env.peek() == float("inf"):
+        return
+    for device in server.devices:
+        if device.doing != NONE:
+            yield from _positive([device.open_row(horizon, cut=True)])
+    for device in server.devices:
+        yield from _positive(device.uplink.open_rows(horizon))
+    yield from _positive(server.open_rows(horizon))
+    for actor in (*server.workers, *server.downloads):
+        yield from _positive(actor.open_rows(horizon))
+
+
+def _positive(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row[3] > row[2]]

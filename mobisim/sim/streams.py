@@ -1,0 +1,29 @@
+"""Random streams: one per entity and purpose, keyed by name.
+
+Adding a device leaves the draws of all others as they were, and scenarios that differ in one knob
+share their random numbers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+_DRAWS_AT_ONCE = 256
+
+Factor = Callable[[], float]
+
+
+def factor_stream(seed: int, name: str, distribution: str) -> Factor | None:
+    """Draws of a factor of mean one; None for a constant, so that nothing is multiplied."""
+    if distribution == "constant":
+        return None
+    key = zlib.crc32(name.encode())
+    return _exponential(np.random.Generator(np.random.PCG64([seed, key]))).__next__
+
+
+def _exponential(generator: np.random.Generator) -> Iterator[float]:
+    while True:
+        yield from generator.standard_exponential(_DRAWS_AT_ONCE).tolist()

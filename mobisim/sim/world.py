@@ -1,0 +1,210 @@
+"""A world: every actor of a scenario with its numbers, ready to run. Frozen once built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobisim.cost.compute import BatchCost, batch_cost
+from mobisim.cost.system import System
+from mobisim.cost.work import BatchShape
+from mobisim.scenario.profiles import FixedDevice, FixedServer
+from mobisim.scenario.quantities import Duration
+from mobisim.scenario.schema import DeviceGroup
+
+Distribution = Literal["constant", "exponential"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One message of a mini-batch: what leads to it, what carries it, what it takes in."""
+
+    tap: int
+    forward_s: float
+    encode_s: float
+    num_bytes: int
+    transfer_s: float
+    decode_s: float
+    side_forward_s: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A mini-batch's times on one group's device and link and on the server."""
+
+    parts: tuple[Part, ...]
+    step_s: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the devices of a group share.
+
+    Mini-batch k is `batches[order[k]]`, or `batches[0]` for all k where there is no order.
+    """
+
+    count: int
+    run_ahead: int
+    num_batches: int
+    batches: tuple[Batch, ...]
+    order: NDArray[np.int32] | None
+    latency_s: float
+    download_bytes: int
+    download_s: float
+    forward_distribution: Distribution = "constant"
+    encode_distribution: Distribution = "constant"
+    latency_distribution: Distribution = "constant"
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The names of a world's actors and their codes, in the order in which they start.
+
+    Devices first, then uplinks, downlinks, the server's queue, its workers.
+    """
+
+    num_devices: int
+    num_workers: int
+
+    def uplink(self, device: int) -> int:
+        """The code of a device's uplink."""
+        return self.num_devices + device
+
+    def downlink(self, device: int) -> int:
+        """The code of a device's downlink."""
+        return 2 * self.num_devices + device
+
+    @property
+    def server(self) -> int:
+        """The code of the server, in whose queue payloads wait."""
+        return 3 * self.num_devices
+
+    def worker(self, index: int) -> int:
+        """The code of a server worker."""
+        return self.server + 1 + index
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each code."""
+        devices = range(self.num_devices)
+        return (
+            *(f"device-{i}" for i in devices),
+            *(f"uplink-{i}" for i in devices),
+            *(f"downlink-{i}" for i in devices),
+            "server",
+            *(f"server/worker-{i}" for i in range(self.num_workers)),
+        )
+
+    @cached_property
+    def roles(self) -> NDArray[np.int8]:
+        """The role of each code: 0 device, 1 uplink, 2 downlink, 3 server, 4 worker."""
+        lengths = [self.num_devices] * 3 + [1, self.num_workers]
+        return np.repeat(np.arange(5, dtype=np.int8), lengths)
+
+
+DEVICE, UPLINK, DOWNLINK, SERVER, WORKER = range(5)
+
+
+@dataclass(frozen=True)
+class World:
+    """All that the engine needs."""
+
+    seed: int
+    groups: tuple[Group, ...]
+    num_workers: int
+    deliver: bool
+    horizon_s: float | None
+    step_distribution: Distribution = "constant"
+
+    @cached_property
+    def actors(self) -> Actors:
+        """The actors."""
+        return Actors(sum(group.count for group in self.groups), self.num_workers)
+
+    @property
+    def total_batches(self) -> int:
+        """Mini-batches of all devices."""
+        return sum(group.count * group.num_batches for group in self.groups)
+
+    @cached_property
+    def group_of(self) -> NDArray[np.int32]:
+        """The group of each device."""
+        counts = [group.count for group in self.groups]
+        return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The mini-batches of each device: the distinct shapes, and the order in which they come.
+
+    `shapes` is (None,) where every time and the payload are stated.
+    """
+
+    num_batches: int
+    shapes: tuple[BatchShape | None, ...]
+    order: NDArray[np.int32] | None = None
+
+    @property
+    def largest(self) -> BatchShape | None:
+        """The shape with most tokens."""
+        known = [shape for shape in self.shapes if shape is not None]
+        return max(known, key=lambda shape: shape.num_tokens) if known else None
+
+
+def build(system: System, workload: Workload) -> World:
+    """The world of a scenario and its workload."""
+    scenario = system.scenario
+    server = scenario.server.profile
+    steps = server.step_s.value if isinstance(server, FixedServer) else None
+    return World(
+        seed=scenario.seed,
+        groups=tuple(_group(system, group, workload) for group in scenario.devices),
+        num_workers=scenario.server.workers,
+        deliver=scenario.deliver != "none",
+        horizon_s=scenario.horizon,
+        step_distribution=_distribution(steps),
+    )
+
+
+def _distribution(duration: Duration | None) -> Distribution:
+    return duration.distribution if duration is not None else "constant"
+
+
+def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
+    profile, link = group.profile, group.link
+    fixed = profile if isinstance(profile, FixedDevice) else None
+    costs = [batch_cost(system, group, shape) for shape in workload.shapes]
+    download = system.side.download_bytes if system.side is not None else 0
+    download_wire = link.wire_bytes(download)
+    return Group(
+        count=group.count,
+        run_ahead=group.run_ahead,
+        num_batches=workload.num_batches,
+        batches=tuple(_batch(system, group, cost) for cost in costs),
+        order=workload.order,
+        latency_s=link.latency.value.mean,
+        download_bytes=download_wire,
+        download_s=download_wire * 8 / link.down.value,
+        forward_distribution=_distribution(fixed.forward_s.value if fixed else None),
+        encode_distribution=_distribution(fixed.encode_s.value if fixed else None),
+        latency_distribution=link.latency.value.distribution,
+    )
+
+
+def _batch(system: System, group: DeviceGroup, cost: BatchCost) -> Batch:
+    taps: Sequence[int] = system.taps if system.by_layer else (-1,)
+    sizes = [group.link.wire_bytes(size) for size in cost.payload_bytes]
+    side = cost.side_forward_s or (0.0,) * len(sizes)
+    columns = (taps, cost.forward_s, cost.encode_s, sizes, cost.decode_s, side)
+    return Batch(
+        parts=tuple(
+            Part(tap, forward, encode, size, size * 8 / group.link.uplink.value, decode, side_s)
+            for tap, forward, encode, size, decode, side_s in zip(*columns, strict=True)
+        ),
+        step_s=cost.step_s,
+    )
