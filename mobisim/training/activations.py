@@ -1,0 +1,116 @@
+"""Activations: each sample's taps, encoded once and reused over all epochs.
+
+Axes: N real tokens of a mini-batch, M real tokens of the split, L taps, D width, R bytes of one
+encoded token.
+
+A sample's taps depend, in their last bits, on the samples forwarded with it; so a sample is always
+forwarded with the same others (its chunk: the mini-batch of the first epoch that it is in), whenever
+it is first needed. A resumed run thus sees the same activations. Padding is not stored, since the
+side network works position by position. Where neither memory nor disk may hold a split, nothing is
+kept, and each mini-batch is forwarded anew as a chunk of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobisim.training.backbone import Backbone
+from mobisim.training.codec import TapFormat, decode_rows, encode_rows
+from mobisim.training.data import Split
+
+Place = Literal["memory", "disk", "nowhere"]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """The most bytes of encoded activations to keep in memory, and else in a temporary file."""
+
+    memory_bytes: int = 2 * 2**30
+    disk_bytes: int = 16 * 2**30
+
+
+class ActivationStore:
+    """The encoded taps of a split, filled chunk by chunk as they are asked for."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        split: Split,
+        *,
+        tap_layers: Sequence[int],
+        layout: TapFormat,
+        chunks: Sequence[Indices],
+        limits: StoreLimits | None = None,
+    ) -> None:
+        self.backbone, self.split = backbone, split
+        self.tap_layers, self.layout = tuple(tap_layers), layout
+        self._chunks = list(chunks)
+        self._chunk_of = np.empty(len(split), dtype=np.int64)
+        for number, chunk in enumerate(self._chunks):
+            self._chunk_of[chunk] = number
+        self._filled = np.zeros(len(self._chunks), dtype=bool)
+        self._lengths = split.lengths
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        shape = (int(self._lengths.sum()), len(self.tap_layers), layout.row_bytes)
+        self.place = choose_place(int(np.prod(shape)), limits or StoreLimits())
+        self._rows_MLR = None if self.place == "nowhere" else _allocate(shape, self.place)
+
+    def rows(self, samples: Indices) -> Tensor:
+        """Encoded taps of the samples' tokens, laid end to end.
+
+        Shapes: [B] -> uint8 [L, N, R].
+        """
+        if self._rows_MLR is None:
+            return self._compute(samples).transpose(0, 1)
+        for chunk in np.unique(self._chunk_of[samples]):
+            self._fill(int(chunk))
+        return self._rows_MLR[self._positions(samples)].transpose(0, 1)
+
+    def taps(self, samples: Indices) -> list[Tensor]:
+        """Decoded taps of the samples' tokens, laid end to end: L tensors fp32 [N, D]."""
+        return list(decode_rows(self.rows(samples).contiguous(), self.layout))
+
+    def _fill(self, chunk: int) -> None:
+        if self._filled[chunk] or self._rows_MLR is None:
+            return
+        samples = self._chunks[chunk]
+        self._rows_MLR[self._positions(samples)] = self._compute(samples)
+        self._filled[chunk] = True
+
+    def _compute(self, samples: Indices) -> Tensor:
+        """Forward and encode: uint8 [N, L, R]."""
+        taps = self.backbone.taps([self.split.tokens[i] for i in samples], self.tap_layers)
+        return torch.stack([encode_rows(tap_ND, self.layout) for tap_ND in taps], dim=1)
+
+    def _positions(self, samples: Indices) -> Tensor:
+        """Where the samples' tokens are kept: int64 [N]."""
+        lengths = self._lengths[samples]
+        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return torch.from_numpy(np.repeat(self._starts[samples], lengths) + within)
+
+
+def choose_place(num_bytes: int, limits: StoreLimits) -> Place:
+    """Where so many bytes may be kept; the disk is never filled beyond half of what is free."""
+    if num_bytes <= limits.memory_bytes:
+        return "memory"
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    return "disk" if num_bytes <= min(limits.disk_bytes, free // 2) else "nowhere"
+
+
+def _allocate(shape: tuple[int, ...], place: Place) -> Tensor:
+    if place == "memory":
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile(
+        prefix="mobisim-activations-"
+    ) as file:  # gone with its last mapping
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))

@@ -1,0 +1,180 @@
+"""The trained side network as one file, and predictions with it.
+
+Axes: B samples, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobisim.errors import InputError
+from mobisim.training.backbone import Backbone, load_backbone
+from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
+from mobisim.training.threads import one_thread_per_kernel
+from mobisim.training.tokens import Text, load_tokenizer, tokenise
+from mobisim.training.trainer import Trainer, in_order
+
+FORMAT = "mobisim-side-network-1"
+_METADATA_KEY = "mobisim"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a saved side network was trained on and for."""
+
+    side_network: SideNetworkConfig
+    tap_layers: tuple[int, ...]
+    backbone: str
+    backbone_fingerprint: str
+    task: str
+    sequence_length: int
+    version: int
+    format: str = FORMAT
+
+
+@dataclass(frozen=True)
+class LoadedSideNetwork:
+    """A side network read from a file, not yet attached to a backbone."""
+
+    description: Description
+    tensors: dict[str, Tensor]
+
+    def attach(self, backbone: str | Backbone) -> Predictor:
+        """A predictor on the backbone that it was trained on, given by name or loaded.
+
+        Raises: InputError where it is another backbone.
+        """
+        if isinstance(backbone, str):
+            backbone = load_backbone(backbone)
+        _check_backbone(backbone, self.description)
+        config = self.description.side_network
+        tail = backbone.tail() if config.head == "next_token" else None
+        side_network = SideNetwork(config, frozen_tail=tail)
+        side_network.load_state_dict(self.tensors, strict=tail is None)
+        return Predictor(backbone, side_network, self.description)
+
+
+class Predictor:
+    """A backbone with its side network, reading text."""
+
+    def __init__(
+        self, backbone: Backbone, side_network: SideNetwork, description: Description
+    ) -> None:
+        self.backbone, self.side_network, self.description = backbone, side_network, description
+        self._tokenizer = load_tokenizer(backbone.name)
+
+    def predict(self, texts: Sequence[Text]) -> list[int]:
+        """The class of each text, or of each pair of texts."""
+        return [int(label) for label in self.logits(texts).argmax(dim=1)]
+
+    def predict_proba(self, texts: Sequence[Text]) -> Tensor:
+        """Class probabilities of each text: [B, C]."""
+        return torch.softmax(self.logits(texts), dim=1)
+
+    def logits(self, texts: Sequence[Text]) -> Tensor:
+        """Class logits of each text: [B, C]; bit-equal to evaluation, for the same texts in order.
+
+        Raises: InputError where the side network predicts tokens and not classes.
+        """
+        config = self.description.side_network
+        if config.head != "classification":
+            raise InputError("this side network predicts next tokens and not classes")
+        tokens = tokenise(self._tokenizer, texts, self.description.sequence_length)
+        if not tokens:
+            return torch.empty(0, config.num_classes)
+        with one_thread_per_kernel(), torch.no_grad():
+            chunks = ([tokens[i] for i in chunk] for chunk in in_order(len(tokens)))
+            return torch.cat([self._chunk_logits(chunk) for chunk in chunks])
+
+    def _chunk_logits(self, tokens: list[Any]) -> Tensor:
+        taps = self.backbone.taps(tokens, self.description.tap_layers)
+        lengths_B = torch.tensor([len(ids) for ids in tokens])
+        logits: Tensor = self.side_network(taps, Ragged.of(lengths_B))
+        return logits
+
+
+def save_side_network(path: Path, trainer: Trainer) -> Description:
+    """Writes the trainable parameters of the newest version, with what they are for."""
+    from safetensors.torch import save_file  # noqa: PLC0415 (only to save)
+
+    description = Description(
+        side_network=trainer.side_network.config,
+        tap_layers=trainer.tap_layers,
+        backbone=trainer.backbone.name,
+        backbone_fingerprint=trainer.backbone.fingerprint,
+        task=trainer.data.name,
+        sequence_length=trainer.config.sequence_length,
+        version=trainer.version,
+    )
+    named = trainer.side_network.named_parameters()
+    tensors = {name: value.detach() for name, value in named if value.requires_grad}
+    text = json.dumps(dataclasses.asdict(description), sort_keys=True)
+    save_file(tensors, path, metadata={_METADATA_KEY: text})
+    return description
+
+
+def load_side_network(path: str | Path) -> LoadedSideNetwork:
+    """A side network from the file that `save_side_network` wrote.
+
+    Raises: InputError where it is not such a file.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 (only to load)
+
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _not_ours(path, str(error)) from error
+    loaded = LoadedSideNetwork(_parse(path, metadata.get(_METADATA_KEY)), tensors)
+    _check_tensors(path, loaded)
+    return loaded
+
+
+def _parse(path: str | Path, text: str | None) -> Description:
+    try:
+        fields = json.loads(text or "{}")
+        fields["side_network"] = SideNetworkConfig(**fields["side_network"])
+        fields["tap_layers"] = tuple(fields["tap_layers"])
+        description = Description(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_ours(path, f"no usable configuration in it ({error!r})") from error
+    if description.format != FORMAT:
+        raise _not_ours(path, f"format {description.format!r}")
+    return description
+
+
+def _check_tensors(path: str | Path, loaded: LoadedSideNetwork) -> None:
+    """Refuses a file whose tensors are not those of its own configuration."""
+    count = sum(tensor.numel() for tensor in loaded.tensors.values())
+    expected = loaded.description.side_network.num_parameters
+    if count != expected:
+        raise _not_ours(path, f"{count} parameters where its configuration has {expected}")
+
+
+def _check_backbone(backbone: Backbone, description: Description) -> None:
+    config = description.side_network
+    expected = f"{description.backbone} of width {config.width}"
+    if backbone.width != config.width or max(description.tap_layers) > backbone.num_layers:
+        got = f"{backbone.name} of width {backbone.width} with {backbone.num_layers} layers"
+        raise InputError("the side network does not fit the backbone", expected=expected, got=got)
+    if backbone.fingerprint != description.backbone_fingerprint:
+        raise InputError(
+            "the side network was trained on another backbone",
+            expected=f"{expected}, weights {description.backbone_fingerprint}",
+            got=f"{backbone.name}, weights {backbone.fingerprint}",
+        )
+
+
+def _not_ours(path: str | Path, got: str) -> InputError:
+    return InputError(
+        "not a side network", where=str(path), expected="a side_network.safetensors", got=got
+    )
