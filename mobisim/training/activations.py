@@ -4,10 +4,10 @@ Axes: N real tokens of a mini-batch, M real tokens of the split, L taps, D width
 encoded token.
 
 A sample's taps depend, in their last bits, on the samples forwarded with it; so a sample is always
-forwarded with the same others (its chunk: the mini-batch of the first epoch that it is in), whenever
-it is first needed. A resumed run thus sees the same activations. Padding is not stored, since the
-side network works position by position. Where neither memory nor disk may hold a split, nothing is
-kept, and each mini-batch is forwarded anew as a chunk of its own.
+forwarded with the same others (its chunk: the mini-batch of the first epoch that it is in),
+whenever it is first needed. A resumed run thus sees the same activations. Padding is not stored,
+since the side network works position by position. Where neither memory nor disk may hold a split,
+nothing is kept, and each mini-batch is forwarded anew as a chunk of its own.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def load_side_network(path: str | Path) -> LoadedSideNetwork:
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 (only to load)
 
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

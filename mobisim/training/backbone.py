@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -196,7 +197,7 @@ def _check_weights(path: Path) -> None:
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 (only to load)
 
     try:
-        with safe_open(path, framework="pt"):  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, OSError) as error:
         raise InputError(
@@ -214,15 +215,15 @@ def _from_pretrained(directory: Path) -> tuple[Any, dict[str, Any]]:
 
     try:
         config = AutoConfig.from_pretrained(directory)
-        kind = AutoModelForCausalLM if _is_decoder(config) else AutoModel
-        pair: tuple[Any, dict[str, Any]] = kind.from_pretrained(
+        kind: Any = AutoModelForCausalLM if _is_decoder(config) else AutoModel
+        model, info = kind.from_pretrained(
             directory, config=config, output_loading_info=True, local_files_only=True
         )
     except Exception as error:  # each model class fails in its own way on broken files
         raise InputError(
             "cannot load the backbone", where=str(directory), got=_first_line(error)
         ) from error
-    return pair
+    return model, info
 
 
 def _is_decoder(config: Any) -> bool:
@@ -287,8 +288,7 @@ def _padded(ids: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
 @contextlib.contextmanager
 def _silent_transformers() -> Iterator[None]:
     """No progress bars or advice on standard error while the context is open."""
-    from transformers.utils import logging  # noqa: PLC0415 (takes seconds)
-
+    logging: Any = importlib.import_module("transformers.utils.logging")  # takes seconds
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -2,8 +2,8 @@
 
 Axes: N tokens, D width, K blocks of one token, R bytes of one token, T any leading axes.
 
-A block lies along the width of one token, so no scale is shared between tokens. On the wire a tap is
-all fp32 absmax scales (N·K), then all codes, packed most significant bit first over the flat N·D
+A block lies along the width of one token, so no scale is shared between tokens. On the wire a tap
+is all fp32 absmax scales (N·K), then all codes, packed most significant bit first over the flat N·D
 values and filled with zero bits to a whole byte. In a cache a tap is *rows*: one token's scales and
 its codes side by side, each token on a whole byte, so that tokens can be gathered. Both hold the
 same scales and codes. Numbers are little-endian, as on every machine that torch supports.
@@ -22,6 +22,7 @@ from torch.nn import functional
 from mobisim.errors import InputError, unknown_name
 
 SCALE_BYTES = 4
+_BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
         Codec("fp32", 32, "IEEE single precision, unchanged", "IEEE 754", dtype=torch.float32),
-        Codec("fp16", 16, "IEEE half precision; beyond 65504 refused", "IEEE 754", (), torch.float16),
-        Codec("bf16", 16, "bfloat16: the upper half of fp32, rounded", "Kalamkar et al. 2019", (),
-              torch.bfloat16),
+        Codec("fp16", 16, "IEEE half precision; beyond 65504 refused", "IEEE 754",
+              dtype=torch.float16),
+        Codec("bf16", 16, "bfloat16: the upper half of fp32, rounded", "Kalamkar et al. 2019",
+              dtype=torch.bfloat16),
         *(_integer(bits) for bits in (8, 4, 3, 2)),
         Codec("fp4", 4, "1 sign, 2 exponent, 1 mantissa bit times the block's absmax",
               "bitsandbytes", _FP4),
@@ -156,7 +158,9 @@ def decode_rows(rows_TR: Tensor, layout: TapFormat) -> Tensor:
     if codec.dtype is not None:
         return rows_TR.contiguous().view(codec.dtype).float()
     cut = SCALE_BYTES * layout.num_blocks
-    scales_TK = rows_TR[..., :cut].contiguous().view(torch.float32)
+    # clone, not contiguous(): the latter keeps odd strides where there is one token only
+    scales = rows_TR[..., :cut].clone(memory_format=torch.contiguous_format)
+    scales_TK = scales.view(torch.float32)
     levels_TD = _look_up(rows_TR[..., cut:], layout)
     return _times_scale(levels_TD, scales_TK, layout.block_size)
 
@@ -219,7 +223,7 @@ def _cast(values: Tensor, codec: Codec) -> Tensor:
 def _quantise(values_TD: Tensor, layout: TapFormat) -> tuple[Tensor, Tensor]:
     """Absmax scales [..., K] and codes [..., D] of the values."""
     missing = layout.num_blocks * layout.block_size - layout.width
-    blocks = functional.pad(values_TD, (0, missing)).unflatten(-1, (-1, layout.block_size))
+    blocks = _grouped(functional.pad(values_TD, (0, missing)), layout.block_size)
     scales_TK = blocks.abs().amax(dim=-1)
     divisors = torch.where(scales_TK > 0, scales_TK, torch.ones_like(scales_TK))
     codes = _codes(blocks / divisors.unsqueeze(-1), CODECS[layout.codec])
@@ -250,9 +254,14 @@ def _times_scale(levels_TD: Tensor, scales_TK: Tensor, block_size: int) -> Tenso
     """Each value times the scale of its block."""
     width = levels_TD.shape[-1]
     if width % block_size == 0:
-        blocks = levels_TD.unflatten(-1, (-1, block_size))
+        blocks = _grouped(levels_TD, block_size)
         return (blocks * scales_TK.unsqueeze(-1)).flatten(-2)
     return levels_TD * scales_TK.repeat_interleave(block_size, dim=-1)[..., :width]
+
+
+def _grouped(values: Tensor, size: int) -> Tensor:
+    """The last axis cut into groups: [..., n] -> [..., n / size, size]."""
+    return values.reshape(*values.shape[:-1], values.shape[-1] // size, size)
 
 
 def _group(bits: int) -> tuple[int, int]:
@@ -262,12 +271,12 @@ def _group(bits: int) -> tuple[int, int]:
 
 
 def _pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes packed along the last axis, first code in the highest bits, filled up with zero bits."""
-    if bits == 8:
+    """Codes packed along the last axis, first code highest, filled up with zero bits."""
+    if bits == _BYTE:
         return codes
     num_codes, num_bytes = _group(bits)
     length = codes.shape[-1]
-    groups = functional.pad(codes, (0, -length % num_codes)).unflatten(-1, (-1, num_codes)).int()
+    groups = _grouped(functional.pad(codes, (0, -length % num_codes)), num_codes).int()
     words = (groups << _shifts(num_codes, bits)).sum(dim=-1, keepdim=True, dtype=torch.int32)
     packed = (words >> _shifts(num_bytes, 8)).to(torch.uint8)
     return packed.flatten(-2)[..., : math.ceil(length * bits / 8)]
@@ -275,13 +284,14 @@ def _pack(codes: Tensor, bits: int) -> Tensor:
 
 def _unpack(packed: Tensor, bits: int) -> Tensor:
     """Codes along the last axis, those of the filling bits included."""
-    if bits == 8:
+    if bits == _BYTE:
         return packed
     num_codes, num_bytes = _group(bits)
     padded = functional.pad(packed, (0, -packed.shape[-1] % num_bytes))
-    groups = padded.unflatten(-1, (-1, num_bytes)).int()
+    groups = _grouped(padded, num_bytes).int()
     words = (groups << _shifts(num_bytes, 8)).sum(dim=-1, keepdim=True, dtype=torch.int32)
-    return ((words >> _shifts(num_codes, bits)) & (2**bits - 1)).to(torch.uint8).flatten(-2)
+    codes: Tensor = (words >> _shifts(num_codes, bits)) & (2**bits - 1)
+    return codes.to(torch.uint8).flatten(-2)
 
 
 @functools.cache
@@ -291,19 +301,20 @@ def _shifts(count: int, bits: int) -> Tensor:
 
 def _look_up(codes_TR: Tensor, layout: TapFormat) -> Tensor:
     """The level of each code [..., D], by a table that answers one byte at a time."""
-    if layout.bits == 3:  # codes straddle bytes here
-        codes = _unpack(codes_TR, 3)[..., : layout.width]
+    if _BYTE % layout.bits:  # codes straddle bytes
+        codes = _unpack(codes_TR, layout.bits)[..., : layout.width]
         return _level_table(layout.codec)[codes.int()].squeeze(-1)
     table = _level_table(layout.codec)
-    return functional.embedding(codes_TR.int(), table).flatten(-2)[..., : layout.width]
+    values: Tensor = functional.embedding(codes_TR.int(), table)
+    return values.flatten(-2)[..., : layout.width]
 
 
 @functools.cache
 def _level_table(name: str) -> Tensor:
-    """The levels behind every index: a byte's worth of codes, or for three bits a single code."""
+    """The levels behind every index: a byte of codes, or one code where they straddle bytes."""
     codec = CODECS[name]
     levels = torch.zeros(2**codec.bits)
     levels[: len(codec.levels)] = torch.tensor(codec.levels)
-    if codec.bits == 3:
+    if _BYTE % codec.bits:
         return levels.unsqueeze(-1)
     return levels[_unpack(torch.arange(256, dtype=torch.uint8).unsqueeze(-1), codec.bits).int()]

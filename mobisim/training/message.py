@@ -3,10 +3,10 @@
 Axes: N real tokens of the mini-batch, L taps, R bytes of one encoded token.
 
 A message is a header of 32 bytes, then (first message of a mini-batch only) one unsigned 16-bit
-length per sample and the 32-bit labels, then the taps as the codec laid them out. The header, little
--endian: magic "MBSM", version u8, kind of labels u8, codec u16, device u32, batch u64, first tap u16,
-number of taps u16, number of samples u32, number of tokens sent u32. Codec, block size and width are
-agreed before the first payload; the header repeats the codec to catch a mix-up.
+length per sample and the 32-bit labels, then the taps as the codec laid them out. The header, in
+little-endian order: magic "MBSM", version u8, kind of labels u8, codec u16, device u32, batch u64,
+first tap u16, number of taps u16, number of samples u32, number of tokens sent u32. Codec, block
+size and width are agreed before the first payload; the header repeats the codec to catch a mix-up.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _split(message: bytes, start: int, header: _Header, layout: TapFormat) -> li
     expected = start + header.num_taps * size
     _expect("message length", len(message) == expected, f"{expected} bytes", len(message))
     body = torch.frombuffer(bytearray(message), dtype=torch.uint8)[start:]
-    return list(body.split(size)) if size else [body] * header.num_taps
+    return [body[i * size : (i + 1) * size] for i in range(header.num_taps)]
 
 
 def _expect(what: str, holds: bool, expected: object, got: object) -> None:

@@ -36,9 +36,16 @@ def one_thread_per_kernel() -> Iterator[None]:
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """The results of independent work in the order of the items, as many at once as cores."""
-    workers = min(len(items), len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    workers = min(len(items), _num_cores(), _MOST_WORKERS)
     with one_thread_per_kernel():
         if workers < 2:  # noqa: PLR2004 (no pool for one)
             return [work(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, where the system tells; else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,4 +130,4 @@ def _converted_tokenizer(directory: Path) -> Tokenizer:
         raise InputError("not a tokeniser", where=str(directory), got=str(error)) from error
     with tempfile.TemporaryDirectory() as copy:
         converted.save_pretrained(copy)
-        return Tokenizer.from_file(os.path.join(copy, "tokenizer.json"))
+        return Tokenizer.from_file(str(Path(copy) / "tokenizer.json"))
