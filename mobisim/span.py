@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -34,6 +35,9 @@ FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LA
 )
 # Kinds that occupy their actor: no two of these may overlap on one actor.
 WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD)
+
+
+Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]  # a Span's fields, bare
 
 
 class Span(NamedTuple):
@@ -72,7 +76,7 @@ class SpanColumns:
     cut: NDArray[np.bool_]
 
     @classmethod
-    def from_rows(cls, rows: Sequence[tuple[object, ...]]) -> Self:
+    def from_rows(cls, rows: Sequence[Row]) -> Self:
         """The columns of `rows`."""
         columns = zip(*rows, strict=True) if rows else [()] * len(DTYPES)
         return cls(*(np.array(c, dtype=d) for c, d in zip(columns, DTYPES, strict=True)))
@@ -89,7 +93,7 @@ class SpanColumns:
     def __getitem__(self, index: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
 
-    def rows(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[Span]:
         """The block row by row."""
         columns = (getattr(self, f.name).tolist() for f in fields(self))
         return map(Span._make, zip(*columns, strict=True))
@@ -108,3 +112,64 @@ DTYPES: tuple[type[np.generic], ...] = (
     np.int64,
     np.bool_,
 )
+
+
+class Block:
+    """Consecutive spans, as rows and as columns."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    @cached_property
+    def columns(self) -> SpanColumns:
+        """The rows as columns."""
+        return SpanColumns.from_rows(self.rows)
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The names of a world's actors and their codes, in the order in which they start.
+
+    Devices first, then uplinks, downlinks, the server's queue, its workers.
+    """
+
+    num_devices: int
+    num_workers: int
+
+    def uplink(self, device: int) -> int:
+        """The code of a device's uplink."""
+        return self.num_devices + device
+
+    def downlink(self, device: int) -> int:
+        """The code of a device's downlink."""
+        return 2 * self.num_devices + device
+
+    @property
+    def server(self) -> int:
+        """The code of the server, in whose queue payloads wait."""
+        return 3 * self.num_devices
+
+    def worker(self, index: int) -> int:
+        """The code of a server worker."""
+        return self.server + 1 + index
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each code."""
+        devices = range(self.num_devices)
+        return (
+            *(f"device-{i}" for i in devices),
+            *(f"uplink-{i}" for i in devices),
+            *(f"downlink-{i}" for i in devices),
+            "server",
+            *(f"server/worker-{i}" for i in range(self.num_workers)),
+        )
+
+    @cached_property
+    def roles(self) -> NDArray[np.int8]:
+        """The role of each code: 0 device, 1 uplink, 2 downlink, 3 server, 4 worker."""
+        lengths = [self.num_devices] * 3 + [1, self.num_workers]
+        return np.repeat(np.arange(5, dtype=np.int8), lengths)
+
+
+DEVICE, UPLINK, DOWNLINK, SERVER, WORKER = range(5)

@@ -14,7 +14,7 @@ import simpy
 
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.streams import Factor, factor_stream
-from mobisim.sim.world import Batch, Group, Part, World
+from mobisim.world import Batch, Group, Part, World
 from mobisim.span import (
     DECODE,
     DOWNLOAD,
@@ -23,13 +23,12 @@ from mobisim.span import (
     LATENCY,
     NONE,
     QUEUE,
+    Row,
     SIDE_FORWARD,
     STEP,
     TRANSFER,
     WAIT,
 )
-
-Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]
 
 
 class Scene:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from simpy.core import EmptySchedule
 
-from mobisim.sim.actors import Device, Row, Scene, Server
-from mobisim.sim.world import World
-from mobisim.span import NONE, SpanColumns
+from mobisim.sim.actors import Device, Scene, Server
+from mobisim.world import World
+from mobisim.span import NONE, Block, Row
 
 BLOCK_ROWS = 65_536  # also the row groups of spans.parquet
-
-
-class Block:
-    """Consecutive spans, as rows and as columns."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self.rows = rows
-
-    @cached_property
-    def columns(self) -> SpanColumns:
-        """The rows as columns."""
-        return SpanColumns.from_rows(self.rows)
 
 
 def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:

@@ -16,6 +16,7 @@ from mobisim.cost.work import BatchShape
 from mobisim.scenario.profiles import FixedDevice, FixedServer
 from mobisim.scenario.quantities import Duration
 from mobisim.scenario.schema import DeviceGroup
+from mobisim.span import Actors
 
 Distribution = Literal["constant", "exponential"]
 
@@ -53,61 +54,14 @@ class Group:
     num_batches: int
     batches: tuple[Batch, ...]
     order: NDArray[np.int32] | None
+    uplink_bits_per_s: float
+    downlink_bits_per_s: float
     latency_s: float
     download_bytes: int
     download_s: float
     forward_distribution: Distribution = "constant"
     encode_distribution: Distribution = "constant"
     latency_distribution: Distribution = "constant"
-
-
-@dataclass(frozen=True)
-class Actors:
-    """The names of a world's actors and their codes, in the order in which they start.
-
-    Devices first, then uplinks, downlinks, the server's queue, its workers.
-    """
-
-    num_devices: int
-    num_workers: int
-
-    def uplink(self, device: int) -> int:
-        """The code of a device's uplink."""
-        return self.num_devices + device
-
-    def downlink(self, device: int) -> int:
-        """The code of a device's downlink."""
-        return 2 * self.num_devices + device
-
-    @property
-    def server(self) -> int:
-        """The code of the server, in whose queue payloads wait."""
-        return 3 * self.num_devices
-
-    def worker(self, index: int) -> int:
-        """The code of a server worker."""
-        return self.server + 1 + index
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The name of each code."""
-        devices = range(self.num_devices)
-        return (
-            *(f"device-{i}" for i in devices),
-            *(f"uplink-{i}" for i in devices),
-            *(f"downlink-{i}" for i in devices),
-            "server",
-            *(f"server/worker-{i}" for i in range(self.num_workers)),
-        )
-
-    @cached_property
-    def roles(self) -> NDArray[np.int8]:
-        """The role of each code: 0 device, 1 uplink, 2 downlink, 3 server, 4 worker."""
-        lengths = [self.num_devices] * 3 + [1, self.num_workers]
-        return np.repeat(np.arange(5, dtype=np.int8), lengths)
-
-
-DEVICE, UPLINK, DOWNLINK, SERVER, WORKER = range(5)
 
 
 @dataclass(frozen=True)
@@ -125,6 +79,12 @@ class World:
     def actors(self) -> Actors:
         """The actors."""
         return Actors(sum(group.count for group in self.groups), self.num_workers)
+
+    @property
+    def largest_message(self) -> int:
+        """Bytes of the largest message of any device."""
+        batches = (batch for group in self.groups for batch in group.batches)
+        return max(part.num_bytes for batch in batches for part in batch.parts)
 
     @property
     def total_batches(self) -> int:
@@ -187,6 +147,8 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         num_batches=workload.num_batches,
         batches=tuple(_batch(system, group, cost) for cost in costs),
         order=workload.order,
+        uplink_bits_per_s=link.uplink.value,
+        downlink_bits_per_s=link.down.value,
         latency_s=link.latency.value.mean,
         download_bytes=download_wire,
         download_s=download_wire * 8 / link.down.value,

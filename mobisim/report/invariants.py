@@ -1,0 +1,330 @@
+"""The numbered invariants that every finished run is checked against.
+
+They are checked on the spans alone, block by block, in memory that follows the mini-batches under
+way and not the length of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobisim.errors import InvariantError
+from mobisim.span import (
+    DECODE,
+    DOWNLOAD,
+    ENCODE,
+    FORWARD,
+    KINDS,
+    LATENCY,
+    NONE,
+    QUEUE,
+    SERVER,
+    SIDE_FORWARD,
+    STEP,
+    TRANSFER,
+    WAIT,
+    WORK_KINDS,
+    SpanColumns,
+)
+from mobisim.world import World
+
+RULES = {
+    1: "every mini-batch is forwarded, carried and stepped exactly once",
+    2: "the clock never runs backwards",
+    3: "causes come before effects",
+    4: "no actor does two things at a time",
+    5: "no link carries more than its rate allows",
+    6: "bytes sent are bytes received",
+    7: "no size and no memory is negative",
+    8: "no staleness is negative, and versions follow one another",
+    9: "spans and summary agree",
+}
+
+# The order in which the spans of one message may follow one another.
+_STAGE = {
+    FORWARD: 0,
+    ENCODE: 1,
+    QUEUE: 2,
+    TRANSFER: 3,
+    LATENCY: 4,
+    DECODE: 6,
+    SIDE_FORWARD: 7,
+    STEP: 8,
+}
+_SERVER_QUEUE_STAGE = 5
+_STAGES = np.array([_STAGE.get(code, NONE) for code in range(len(KINDS))], dtype=np.int64)
+_BITS_PER_BYTE = 8
+_ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
+_KEY_BITS, _KEY_MASK = 40, (1 << 40) - 1  # a mini-batch's key: device above, number below
+# Several workers may finish a device's mini-batches out of order, by far less than this.
+_OUT_OF_ORDER = 100_000
+
+
+def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) -> None:
+    span = next(columns[np.array([int(row)])].spans())
+    fields = ", ".join(
+        f"{name}={value}" for name, value in span._asdict().items() if value != NONE
+    )
+    named = fields.replace(f"kind={span.kind}", f"kind={KINDS[span.kind]}", 1)
+    named = named.replace(f"actor={span.actor}", f"actor={actors[span.actor]}", 1)
+    raise InvariantError(number, RULES[number], f"span: {named}")
+
+
+@dataclass
+class _Jobs:
+    """Rows of mini-batches, sorted by device, batch, tap and stage, with group boundaries."""
+
+    columns: SpanColumns
+    key: NDArray[np.int64]  # one number per mini-batch
+    stage: NDArray[np.int64]
+
+
+class InvariantFold:
+    """Checks a stream of spans; the first breach raises InvariantError."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.names = world.actors.names
+        self.roles = world.actors.roles
+        self.last_end = 0.0
+        self.actor_free_at = np.zeros(len(self.roles))
+        self.open = SpanColumns.from_rows([])
+        self.version = 0
+        self.served = _Served(world)
+        self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
+
+    def add(self, columns: SpanColumns) -> None:
+        """Check a further block.
+
+        Raises:
+            InvariantError: with the number of the invariant and the span that breaks it.
+        """
+        self._clock(columns)
+        self._sizes(columns)
+        self._actors(columns)
+        self._links(columns)
+        self._versions(columns)
+        self._jobs(columns)
+
+    def _require(self, number: int, fine: NDArray[np.bool_], columns: SpanColumns) -> None:
+        if not fine.all():
+            _fail(number, self.names, columns, np.argmin(fine))
+
+    def _clock(self, columns: SpanColumns) -> None:
+        ends = np.concatenate([[self.last_end], columns.end])
+        ordered = (np.diff(ends) >= 0) & (columns.start <= columns.end) & (columns.start >= 0)
+        self._require(2, ordered & np.isfinite(columns.end), columns)
+        self.last_end = float(ends[-1])
+
+    def _sizes(self, columns: SpanColumns) -> None:
+        carried = np.isin(columns.kind, (TRANSFER, DOWNLOAD)) & ~columns.cut
+        self._require(7, ~carried | (columns.num_bytes >= 0), columns)
+
+    def _actors(self, columns: SpanColumns) -> None:
+        index = np.flatnonzero(np.isin(columns.kind, WORK_KINDS))
+        index = index[np.argsort(columns.actor[index], kind="stable")]
+        if not len(index):
+            return
+        work = columns[index]
+        same = np.diff(work.actor, prepend=NONE) == 0
+        free_at = np.where(same, np.roll(work.end, 1), self.actor_free_at[work.actor])
+        self._require(4, work.start >= free_at, work)
+        self.actor_free_at[work.actor] = work.end  # of equal actors the last row wins
+
+    def _links(self, columns: SpanColumns) -> None:
+        carried = np.isin(columns.kind, (TRANSFER, DOWNLOAD)) & ~columns.cut
+        moved = columns[carried]
+        group = self.world.group_of[moved.device]
+        up = np.array([g.uplink_bits_per_s for g in self.world.groups])[group]
+        down = np.array([g.downlink_bits_per_s for g in self.world.groups])[group]
+        rate = np.where(moved.kind == TRANSFER, up, down)
+        # The clock's own rounding may shorten a span by some units in the last place.
+        lasted = moved.end - moved.start + 4 * np.spacing(moved.end)
+        fine = moved.num_bytes * _BITS_PER_BYTE <= rate * lasted * (1 + 1e-12)
+        self._require(5, fine, moved)
+
+    def _versions(self, columns: SpanColumns) -> None:
+        steps = columns[(columns.kind == STEP) & ~columns.cut]
+        expected = self.version + 1 + np.arange(len(steps))
+        fine = (steps.version_written == expected) & (steps.version_read >= 0)
+        self._require(8, fine & (steps.version_written - 1 >= steps.version_read), steps)
+        self.version += len(steps)
+
+    def _jobs(self, columns: SpanColumns) -> None:
+        """Check the mini-batches that this block completes; carry the rest."""
+        part_of_job = (columns.batch != NONE) & (columns.kind != WAIT) & ~columns.cut
+        rows = SpanColumns.concatenate([self.open, columns[part_of_job]])
+        if not len(rows):
+            return
+        jobs = self._sorted(rows)
+        stepped = jobs.columns.kind == STEP
+        complete = np.isin(jobs.key, jobs.key[stepped])
+        self.open = jobs.columns[~complete]
+        done = _Jobs(jobs.columns[complete], jobs.key[complete], jobs.stage[complete])
+        if len(done.key):
+            self._conservation(done)
+            self._causes(done)
+            self._run_ahead(done)
+
+    def _sorted(self, rows: SpanColumns) -> _Jobs:
+        stage = _STAGES[rows.kind]
+        at_server = (rows.kind == QUEUE) & (self.roles[rows.actor] == SERVER)
+        stage[at_server] = _SERVER_QUEUE_STAGE
+        key = _key(rows.device, rows.batch)
+        order = np.lexsort((stage, rows.tap, key))
+        return _Jobs(rows[order], key[order], stage[order])
+
+    def _conservation(self, jobs: _Jobs) -> None:
+        columns = jobs.columns
+        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
+        parts, size = self._expected(columns.device[first], columns.batch[first])
+        for kind, expected in ((FORWARD, parts), (TRANSFER, parts), (STEP, np.ones_like(parts))):
+            fine = np.add.reduceat((columns.kind == kind).astype(np.int64), first) == expected
+            self._require(1, fine, columns[first])
+        sent = np.add.reduceat(np.where(columns.kind == TRANSFER, columns.num_bytes, 0), first)
+        self._require(6, sent == size, columns[first])
+        np.add.at(self.steps_of, columns.device[first], 1)
+
+    def _expected(
+        self, device: NDArray[np.int32], batch: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Messages and bytes that each of these mini-batches must have."""
+        parts, size = np.zeros(len(device), np.int64), np.zeros(len(device), np.int64)
+        owner = self.world.group_of[device]
+        for index, group in enumerate(self.world.groups):
+            mine = owner == index
+            sort = np.zeros(mine.sum(), np.intp)
+            if group.order is not None:
+                sort = group.order[np.minimum(batch[mine], group.num_batches - 1)]
+            parts[mine] = np.array([len(b.parts) for b in group.batches])[sort]
+            size[mine] = np.array([sum(p.num_bytes for p in b.parts) for b in group.batches])[sort]
+        return parts, size
+
+    def _causes(self, jobs: _Jobs) -> None:
+        columns = jobs.columns
+        same = (np.diff(jobs.key, prepend=NONE) == 0) & (
+            np.diff(columns.tap, prepend=np.int16(NONE)) == 0
+        )
+        self._require(3, ~same | (columns.start >= np.roll(columns.end, 1)), columns)
+        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
+        before = np.where(columns.kind == STEP, -np.inf, columns.end)
+        latest = np.maximum.reduceat(before, first)
+        step = np.flatnonzero(columns.kind == STEP)
+        self._require(3, columns.start[step] >= latest, columns[step])
+
+    def _run_ahead(self, jobs: _Jobs) -> None:
+        """A forward starts no earlier than the server took up the step run_ahead before."""
+        columns = jobs.columns
+        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
+        begun = np.where(jobs.stage == _STAGE[FORWARD], columns.start, np.inf)
+        taken = np.where(jobs.stage >= _STAGE[DECODE], columns.start, np.inf)
+        early = self.served.add(
+            jobs.key[first],
+            np.minimum.reduceat(begun, first),
+            np.minimum.reduceat(taken, first),
+        )
+        if early is not None:
+            evidence = f"forward of device {early >> _KEY_BITS}, batch {early & _KEY_MASK}"
+            raise InvariantError(3, RULES[3], f"span: {evidence} starts before its credit")
+
+    def finish(self) -> None:
+        """Check what can only be known at the end of a run that nothing cut short."""
+        if len(self.open):
+            _fail(1, self.names, self.open, 0)
+        expected = np.array([group.num_batches for group in self.world.groups])[self.world.group_of]
+        for device in np.flatnonzero(self.steps_of != expected):
+            evidence = f"device-{device}: {self.steps_of[device]} steps of {expected[device]}"
+            raise InvariantError(1, RULES[1], evidence)
+
+
+def _key(device: NDArray[Any], batch: NDArray[Any]) -> NDArray[np.int64]:
+    return (device.astype(np.int64) << _KEY_BITS) + batch
+
+
+class _Served:
+    """When the server took up mini-batches, kept as long as a forward may refer to them."""
+
+    def __init__(self, world: World) -> None:
+        self.run_ahead = np.array([group.run_ahead for group in world.groups])[world.group_of]
+        self.num_batches = np.array([group.num_batches for group in world.groups])[world.group_of]
+        self.key = np.zeros(0, np.int64)
+        self.taken = np.zeros(0)
+        # Forwards whose reference is not known yet: another worker may still be at it.
+        self.open_key = np.zeros(0, np.int64)
+        self.open_begun = np.zeros(0)
+
+    def add(
+        self, key: NDArray[np.int64], begun: NDArray[np.float64], taken: NDArray[np.float64]
+    ) -> int | None:
+        """Learn of finished mini-batches; the key of one whose forward began too early, or None."""
+        self._remember(key, taken)
+        key, begun = np.append(self.open_key, key), np.append(self.open_begun, begun)
+        ahead = self.run_ahead[key >> _KEY_BITS]
+        bound = (key & _KEY_MASK) >= ahead
+        key, begun, wanted = key[bound], begun[bound], (key - ahead)[bound]
+        at = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
+        known = self.key[at] == wanted
+        self.open_key, self.open_begun = key[~known], begun[~known]
+        wrong = np.flatnonzero(known & (begun < self.taken[at]))
+        self._prune()
+        return int(key[wrong[0]]) if len(wrong) else None
+
+    def _remember(self, key: NDArray[np.int64], taken: NDArray[np.float64]) -> None:
+        self.key, self.taken = np.append(self.key, key), np.append(self.taken, taken)
+        order = np.argsort(self.key, kind="stable")
+        self.key, self.taken = self.key[order], self.taken[order]
+
+    def _prune(self) -> None:
+        """Forget what no later forward can refer to."""
+        device, batch = self.key >> _KEY_BITS, self.key & _KEY_MASK
+        latest = np.full(len(self.run_ahead), NONE, dtype=np.int64)
+        np.maximum.at(latest, device, batch)
+        refers = batch + self.run_ahead[device]
+        kept = (refers > latest[device] - _OUT_OF_ORDER) & (refers < self.num_batches[device])
+        self.key, self.taken = self.key[kept], self.taken[kept]
+
+
+def check_summary(summary: dict[str, Any], blocks: Iterable[SpanColumns], names: tuple[str, ...]) -> None:
+    """Hold the numbers of a summary against sums over the published table.
+
+    Raises:
+        InvariantError: I9, with the number that disagrees; I7 for a negative memory.
+    """
+    found = _sums(blocks, len(names))
+    for key in ("num_steps", "uplink_bytes", "downlink_bytes", "makespan_s"):
+        if summary[key] is not None and summary[key] != found[key]:
+            raise InvariantError(9, RULES[9], f"summary.{key} = {summary[key]}, spans: {found[key]}")
+    busy = dict(zip(names, (found["busy_s"] / (found["makespan_s"] or 1.0)).tolist(), strict=True))
+    for name, share in summary["utilisation"].items():
+        if abs(share - busy[name]) > _ROUNDING:
+            evidence = f"summary.utilisation[{name}] = {share}, spans: {busy[name]}"
+            raise InvariantError(9, RULES[9], evidence)
+    for side in ("device_memory_bytes", "server_memory_bytes"):
+        for part, size in (summary[side] or {}).items():
+            if size < 0:
+                raise InvariantError(7, RULES[7], f"summary.{side}.{part} = {size}")
+
+
+def _sums(blocks: Iterable[SpanColumns], num_actors: int) -> dict[str, Any]:
+    first, last, steps, up, down = np.inf, 0.0, 0, 0, 0
+    busy = np.zeros(num_actors)
+    for columns in blocks:
+        whole = ~columns.cut
+        first, last = min(first, columns.start.min()), max(last, columns.end.max())
+        steps += int(np.sum((columns.kind == STEP) & whole))
+        up += int(columns.num_bytes[(columns.kind == TRANSFER) & whole].sum())
+        down += int(columns.num_bytes[(columns.kind == DOWNLOAD) & whole].sum())
+        work = columns[np.isin(columns.kind, WORK_KINDS)]
+        busy += np.bincount(work.actor, work.end - work.start, num_actors)
+    return {
+        "num_steps": steps,
+        "uplink_bytes": up,
+        "downlink_bytes": down,
+        "makespan_s": float(last - first) if last > 0 else 0.0,
+        "busy_s": busy,
+    }

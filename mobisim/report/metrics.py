@@ -1,0 +1,178 @@
+"""Numbers of a run, folded from its spans while they stream by."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobisim.report.blame import Blame, BlameFold
+from mobisim.span import (
+    DEVICE,
+    DOWNLOAD,
+    KINDS,
+    LATENCY,
+    QUEUE,
+    SERVER,
+    STEP,
+    TRANSFER,
+    UPLINK,
+    WAIT,
+    WORK_KINDS,
+    Block,
+    Row,
+)
+from mobisim.world import World
+
+NUM_ROLES = 5
+
+
+class BacklogFold:
+    """The most messages that ever waited at once: on each device, and at the server.
+
+    A message is on the device from when it is made until its last byte has left. Both queues are
+    first come first served, so when the spans of a message come by, the departures of all those
+    before it are known.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.roles = world.actors.roles.tolist()
+        count = world.actors.num_devices
+        self.made = [-1.0] * count
+        self.departures: list[deque[float]] = [deque() for _ in range(count)]
+        self.device_peaks = [0] * count
+        self.server_departures: deque[float] = deque()
+        self.server_peak = 0
+
+    def add(self, rows: list[Row]) -> None:
+        """Follow both queues through some more spans."""
+        for row in rows:
+            kind = row[0]
+            if kind == TRANSFER:
+                self._sent(row)
+            elif kind == QUEUE:
+                if self.roles[row[1]] == UPLINK:
+                    self.made[row[4]] = row[2]
+                else:
+                    waiting = _join(self.server_departures, row[2], row[3])
+                    self.server_peak = max(self.server_peak, waiting)
+
+    def _sent(self, row: Row) -> None:
+        device = row[4]
+        made = self.made[device] if self.made[device] >= 0 else row[2]
+        self.made[device] = -1.0
+        waiting = _join(self.departures[device], made, row[3])
+        if waiting > self.device_peaks[device]:
+            self.device_peaks[device] = waiting
+
+
+def _join(departures: deque[float], joins: float, leaves: float) -> int:
+    while departures and departures[0] <= joins:
+        departures.popleft()
+    departures.append(leaves)
+    return len(departures)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run comes to.
+
+    Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s` is [actors], work only.
+    """
+
+    start: float
+    end: float
+    num_spans: int
+    num_steps: int
+    num_cut: int
+    uplink_bytes: int
+    downlink_bytes: int
+    num_transfers: int
+    seconds: NDArray[np.float64]
+    busy_s: NDArray[np.float64]
+    device_backlog: NDArray[np.int64]
+    server_backlog: int
+    blame: Blame
+
+    @property
+    def makespan_s(self) -> float:
+        """Last end minus first start."""
+        return self.end - self.start
+
+    def mean_s(self, kind: int, role: int) -> float:
+        """Mean seconds per step of spans of a kind at actors of a role."""
+        return float(self.seconds[kind, role]) / max(self.num_steps, 1)
+
+    @property
+    def step_breakdown_s(self) -> dict[str, float]:
+        """Mean seconds per mini-batch by what they were spent on."""
+        return {
+            **{kind: self._anywhere(kind) for kind in ("forward", "encode")},
+            "device_wait": self.mean_s(WAIT, DEVICE),
+            "uplink_queue": self.mean_s(QUEUE, UPLINK),
+            "transfer": self._anywhere("transfer"),
+            "latency": self.mean_s(LATENCY, UPLINK),
+            "server_queue": self.mean_s(QUEUE, SERVER),
+            **{kind: self._anywhere(kind) for kind in ("decode", "side_forward", "step")},
+        }
+
+    def _anywhere(self, kind: str) -> float:
+        return float(self.seconds[KINDS.index(kind)].sum()) / max(self.num_steps, 1)
+
+
+class MetricsFold:
+    """Adds spans up block by block."""
+
+    def __init__(self, world: World) -> None:
+        self.roles = world.actors.roles
+        self.blame = BlameFold(world)
+        self.backlog = BacklogFold(world)
+        self.start, self.end = np.inf, 0.0
+        self.counts = {"spans": 0, "steps": 0, "cut": 0, "transfers": 0}
+        self.uplink_bytes = self.downlink_bytes = 0
+        self.seconds = np.zeros(len(KINDS) * NUM_ROLES)
+        self.busy_s = np.zeros(len(self.roles))
+
+    def add(self, block: Block) -> Self:
+        """Add a block of spans."""
+        columns = block.columns
+        whole = ~columns.cut
+        lasted = columns.end - columns.start
+        self.start = min(self.start, float(columns.start.min()))
+        self.end = max(self.end, float(columns.end.max()))
+        self.counts["spans"] += len(columns)
+        self.counts["cut"] += int(columns.cut.sum())
+        self.counts["steps"] += int(((columns.kind == STEP) & whole).sum())
+        sent = (columns.kind == TRANSFER) & whole
+        self.counts["transfers"] += int(sent.sum())
+        self.uplink_bytes += int(columns.num_bytes[sent].sum())
+        brought = (columns.kind == DOWNLOAD) & whole
+        self.downlink_bytes += int(columns.num_bytes[brought].sum())
+        cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
+        self.seconds += np.bincount(cell, lasted, self.seconds.size)
+        works = np.isin(columns.kind, WORK_KINDS)
+        self.busy_s += np.bincount(columns.actor[works], lasted[works], self.busy_s.size)
+        self.blame.add(block.rows)
+        self.backlog.add(block.rows)
+        return self
+
+    def totals(self) -> Totals:
+        """The sums so far."""
+        return Totals(
+            start=self.start if np.isfinite(self.start) else 0.0,
+            end=self.end,
+            num_spans=self.counts["spans"],
+            num_steps=self.counts["steps"],
+            num_cut=self.counts["cut"],
+            uplink_bytes=self.uplink_bytes,
+            downlink_bytes=self.downlink_bytes,
+            num_transfers=self.counts["transfers"],
+            seconds=self.seconds.reshape(len(KINDS), NUM_ROLES),
+            busy_s=self.busy_s,
+            device_backlog=np.array(self.backlog.device_peaks, dtype=np.int64),
+            server_backlog=self.backlog.server_peak,
+            blame=self.blame.final,
+        )

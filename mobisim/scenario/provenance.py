@@ -1,0 +1,75 @@
+"""Where the values that a scenario rests on come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from mobisim.scenario.profiles import Covers, TransformerProfile
+from mobisim.scenario.quantities import Sourced
+
+SORTS = ("measured", "published", "assumed", "stated")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One value, as text, and its source."""
+
+    path: str
+    value: str
+    source: str
+    range: tuple[str, str] | None
+    note: str | None
+
+    @property
+    def sort(self) -> str:
+        """One of SORTS; a key of the bibliography counts as published."""
+        return self.source if self.source in SORTS else "published"
+
+
+def origins(description: BaseModel) -> list[Origin]:
+    """The origins of all sourced values below a description, in the order of its fields."""
+    return list(_walk(description, ""))
+
+
+def count_sorts(found: list[Origin]) -> dict[str, int]:
+    """How many of the values are measured, published, assumed and stated."""
+    return {sort: sum(origin.sort == sort for origin in found) for sort in SORTS}
+
+
+def _walk(value: Any, path: str) -> Iterator[Origin]:
+    if isinstance(value, Sourced):
+        yield _of_sourced(value, path)
+    elif isinstance(value, Covers):
+        low, high = value.num_tokens
+        yield Origin(f"{path}.num_tokens", f"{low} to {high}", value.source, None, value.note)
+    elif isinstance(value, TransformerProfile):
+        yield Origin(f"{path}.config", value.name, value.source, None, None)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _walk(getattr(value, name), f"{path}.{name}".removeprefix("."))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _walk(item, f"{path}[{index}]")
+
+
+def _of_sourced(value: Sourced[Any], path: str) -> Origin:
+    written = value.model_dump(mode="json")
+    limits = written["range"]
+    return Origin(
+        path,
+        _text(written["value"]),
+        value.source,
+        (_text(limits[0]), _text(limits[1])) if limits else None,
+        value.note,
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):  # a duration
+        constant = value["distribution"] == "constant"
+        return value["mean"] if constant else f"{value['mean']}, {value['distribution']}"
+    return str(value)
