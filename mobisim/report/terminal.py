@@ -1,0 +1,289 @@
+"""The terminal summary: the answer first, then what it is made of and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mobisim.report import wording
+from mobisim.report.wording import Summary, count, percent
+from mobisim.units import human_size, human_time
+
+MAX_WIDTH = 96
+LABEL_WIDTH = 12
+NAME_WIDTH = 17
+BAR_WIDTH = 24
+MAX_ACTORS = 4
+LATENCY_WORTH_A_WORD = 0.05
+PADDING_WORTH_A_WORD = 0.25
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_ASCII = str.maketrans(
+    {"█": "#", "·": "-", wording.TIMES: "x", "…": "~"}
+    | dict.fromkeys(_EIGHTHS[1:4], " ")
+    | dict.fromkeys(_EIGHTHS[4:8], "#")
+)
+
+Lines = Iterator[RenderableType]
+
+
+def print_summary(summary: Summary, console: Console, *, result_dir: Path | None = None) -> None:
+    """Print `summary`, the content of a summary.json, in at most 80 columns where that is all.
+
+    `result_dir` is named at the end as the place of the files.
+    """
+    sections = {
+        "quality": _quality(summary),
+        "time": _time(summary),
+        "pace": _pace(summary),
+        "mini-batch": _mini_batch(summary),
+        "busy": _busy(summary),
+        "memory": _memory(summary),
+        "bytes": _bytes(summary),
+        "energy": _energy(summary),
+        "trust": _trust(summary),
+        "results": iter([Text(str(result_dir), overflow="fold")] if result_dir else []),
+    }
+    blocks = [[_title(summary)], list(_answer(summary))]
+    blocks += [[_section(label, lines)] for label, lines in _filled(sections)]
+    _print(console, Group(*(line for block in blocks for line in ("", *block)), ""))
+
+
+def _filled(sections: Mapping[str, Lines]) -> Iterator[tuple[str, list[RenderableType]]]:
+    for label, lines in sections.items():
+        content = list(lines)
+        if content:
+            yield label, content
+
+
+def _print(console: Console, page: Group) -> None:
+    width = min(console.width, MAX_WIDTH)
+    if not console.options.ascii_only:
+        console.print(page, width=width, highlight=False)
+        return
+    with console.capture() as capture:
+        console.print(page, width=width, highlight=False)
+    plain = capture.get().translate(_ASCII).encode("ascii", "replace").decode()
+    console.print(Text.from_ansi(plain), end="", soft_wrap=True, highlight=False)
+
+
+def _title(summary: Summary) -> RenderableType:
+    line = Table.grid(expand=True, padding=(0, 2))
+    line.add_column(no_wrap=True)
+    line.add_column(justify="right", style="dim", overflow="ellipsis", no_wrap=True)
+    facts = [summary.get("model"), summary.get("method"), f"seed {summary.get('seed')}"]
+    facts.append(str(summary.get("digest", ""))[:12])
+    about = Text(" · ".join(str(fact) for fact in facts if fact))
+    line.add_row(Text(str(summary["name"]), style="bold"), about)
+    return line
+
+
+def _section(label: str, lines: list[RenderableType]) -> RenderableType:
+    grid = Table.grid(padding=0)
+    grid.add_column(width=LABEL_WIDTH, style="dim", no_wrap=True)
+    grid.add_column()
+    for index, line in enumerate(lines):
+        grid.add_row("" if index else label, line)
+    return grid
+
+
+def _answer(summary: Summary) -> Lines:
+    if summary["ended_by"] == "memory":
+        yield from _does_not_fit(summary)
+        return
+    if not wording.blame(summary):
+        yield Text(f"Nothing set a pace: {wording.ending(summary)}.", style="bold")
+        return
+    yield from _bottleneck(summary)
+    if summary["ended_by"] == "horizon":
+        yield _warning("The horizon cut the run: what follows is of its finished part.")
+
+
+def _does_not_fit(summary: Summary) -> Lines:
+    for part in ("device", "server"):
+        short = summary.get(f"{part}_short_bytes")
+        peak, capacity = summary.get(f"{part}_peak_bytes"), summary.get(f"{part}_capacity_bytes")
+        if summary.get(f"{part}_fits") is False and peak is not None and capacity is not None:
+            short = human_size(peak - capacity if short is None else short)
+            text = f"It does not fit: the {part} is {short} short of memory."
+            yield Text(text, style="bold red")
+            yield Text(f"It needs {human_size(peak)} and has {human_size(capacity)}.")
+    yield Text("Nothing was simulated; --ignore-memory goes on all the same.")
+
+
+def _bottleneck(summary: Summary) -> Lines:
+    seconds, makespan = dict(wording.blame(summary)), summary["makespan_s"]
+    part = summary.get("bottleneck") or max(seconds, key=lambda name: seconds[name])
+    # A link answers for its latency, which no higher rate would shorten.
+    latency = seconds.get("latency", 0.0) if part == "uplink" else 0.0
+    share = percent((seconds.get(part, 0.0) + latency) / makespan)
+    included = ", latency included" if latency else ""
+    yield Text(f"The {part} sets the pace: {share} of the critical path{included}.", style="bold")
+    yield from map(Text, _what_if(summary, part, seconds.get(part, 0.0) / 2))
+    if latency > LATENCY_WORTH_A_WORD * makespan:
+        yield Text(f"{percent(latency / makespan)} is latency, which no higher rate would shorten.")
+
+
+def _what_if(summary: Summary, part: str, saved: float) -> Iterator[str]:
+    """What the blame supports: bounds, because another path takes over once this one shrinks."""
+    share = percent(saved / summary["makespan_s"])
+    yield f"Twice as fast, it would save at most {human_time(saved)} ({share})."
+    runner_up = _next_busiest(summary, part)
+    if runner_up is not None:
+        actor, busy = runner_up
+        yield f"However fast it gets, {human_time(busy)} remain: {actor} is busy that long."
+
+
+def _next_busiest(summary: Summary, part: str) -> tuple[str, float] | None:
+    """The busiest actor of another part, and the seconds that it works."""
+    others = {
+        actor: share
+        for actor, share in (summary.get("utilisation") or {}).items()
+        if not actor.startswith(part) and share > 0
+    }
+    if not others:
+        return None
+    actor = max(others, key=lambda name: others[name])
+    return actor, others[actor] * summary["makespan_s"]
+
+
+def _quality(summary: Summary) -> Lines:
+    goal = wording.target(summary)
+    if goal:
+        met = summary.get("time_to_target_s") is not None
+        yield _row("target", goal, "green" if met else "yellow")
+    final, initial = summary.get("final_metric"), summary.get("initial_metric")
+    if final is not None:
+        start = "" if initial is None else f", {initial:.4g} before training"
+        yield _row(wording.metric_name(summary), f"{final:.4g} at the end{start}")
+    replaced = wording.stand_in(summary)
+    if replaced:
+        yield _row("stand-in", replaced, "yellow")
+
+
+def _time(summary: Summary) -> Lines:
+    done = f"{count(summary['num_batches'], 'mini-batch')}, {count(summary['num_steps'], 'step')}"
+    makespan = summary.get("makespan_s")
+    if makespan is not None:
+        yield _row("makespan", f"{human_time(makespan)}, {wording.ending(summary)}")
+    yield _row("work", done)
+
+
+def _pace(summary: Summary) -> Lines:
+    makespan = sum(seconds for _, seconds in wording.blame(summary))
+    for part, seconds in wording.blame(summary):
+        yield _bar(part, seconds / makespan, human_time(seconds), percent(seconds / makespan))
+
+
+def _mini_batch(summary: Summary) -> Lines:
+    steps = {k: v for k, v in (summary.get("step_breakdown_s") or {}).items() if v}
+    longest = max(steps.values(), default=0.0)
+    for name, seconds in steps.items():
+        yield _bar(name.replace("_", " "), seconds / longest, human_time(seconds))
+
+
+def _busy(summary: Summary) -> Lines:
+    shares = sorted((summary.get("utilisation") or {}).items(), key=lambda pair: -pair[1])
+    for actor, share in shares[:MAX_ACTORS]:
+        yield _bar(actor, share, percent(share))
+    rest = [share for _, share in shares[MAX_ACTORS:]]
+    if rest:
+        spread = f"{percent(min(rest))} to {percent(max(rest))}"
+        yield Text(f"… {count(len(rest), 'more actor')}, {spread}", style="dim")
+
+
+def _memory(summary: Summary) -> Lines:
+    for part in ("device", "server"):
+        peak = summary.get(f"{part}_peak_bytes")
+        if peak is None:
+            continue
+        yield _row(part, *_fit(peak, summary.get(f"{part}_capacity_bytes")))
+        parts = summary.get(f"{part}_memory_bytes")
+        if parts:
+            yield _row("", _itemised(parts, human_size), "dim")
+
+
+def _fit(peak: float, capacity: float | None) -> tuple[str, str]:
+    if capacity is None:
+        return f"{human_size(peak)} at peak; no capacity stated", ""
+    room = f"{human_size(peak)} of {human_size(capacity)}"
+    if peak > capacity:
+        return f"does not fit: {room}, {human_size(peak - capacity)} short", "red"
+    return f"fits: {room}, {human_size(capacity - peak)} free", ""
+
+
+def _bytes(summary: Summary) -> Lines:
+    payload, wire = summary.get("uplink_payload_bytes"), summary.get("uplink_bytes")
+    if wire is not None:
+        of_which = "" if payload is None else f", payload {human_size(payload)}"
+        yield _row("up", f"{human_size(wire)}{of_which}")
+    if summary.get("downlink_bytes"):
+        yield _row("down", human_size(summary["downlink_bytes"]))
+
+
+def _energy(summary: Summary) -> Lines:
+    energy = summary.get("energy_j")
+    if energy is not None:
+        parts = summary.get("energy_parts_j") or {}
+        yield _row("device", human_energy(energy))
+        if parts:
+            yield _row("", _itemised(parts, human_energy), "dim")
+
+
+def human_energy(joules: float) -> str:
+    """An amount of energy as people say it: joules, or watt-hours beyond an hour of a watt."""
+    watt_hours = joules / 3600
+    return f"{joules:.3g} J" if watt_hours < 1 else f"{watt_hours:.3g} Wh"
+
+
+def _trust(summary: Summary) -> Lines:
+    counts: Mapping[str, int] = summary.get("provenance_counts") or {}
+    total = sum(counts.values())
+    if total:
+        sorts = ", ".join(f"{number} {sort}" for sort, number in counts.items() if number)
+        yield Text(f"{count(total, 'value')}: {sorts}")
+        yield Text("mobisim cite RESULT names them", style="dim")
+    for shape in summary.get("extrapolated") or ():
+        yield _warning(f"outside what was measured: {shape}")
+    warnings: list[str] = summary.get("warnings") or []
+    padding = summary.get("padding_fraction") or 0.0
+    if padding >= PADDING_WORTH_A_WORD and not any("padding" in w for w in warnings):
+        yield _warning(f"{percent(padding)} of the tokens sent are padding")
+    yield from map(_warning, warnings)
+
+
+def _warning(text: str) -> Text:
+    return Text(f"! {text}", style="yellow")
+
+
+def _itemised(parts: Mapping[str, Any], human: Any) -> str:
+    ranked = sorted(((k, v) for k, v in parts.items() if v), key=lambda pair: -pair[1])
+    return ", ".join(f"{name.replace('_', ' ')} {human(value)}" for name, value in ranked)
+
+
+def _row(name: str, value: str, style: str = "") -> RenderableType:
+    return _pair(name, Text(value, style=style))
+
+
+def _pair(name: str, value: Text) -> RenderableType:
+    grid = Table.grid(padding=0)
+    grid.add_column(width=NAME_WIDTH, no_wrap=True)
+    grid.add_column()
+    grid.add_row(name, value)
+    return grid
+
+
+def _bar(name: str, share: float, *values: str) -> RenderableType:
+    eighths = round(share * BAR_WIDTH * 8)
+    bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    columns = "".join(f"{value:>9}" for value in values)
+    return _pair(_short(name), Text(f"{columns}  ").append(bar, style="blue"))
+
+
+def _short(name: str) -> str:
+    return name if len(name) < NAME_WIDTH else f"{name[: NAME_WIDTH - 2]}…"
