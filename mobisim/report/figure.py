@@ -1,0 +1,150 @@
+"""Figures: the canvas, type and colours that all pictures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+DPI = 150
+SQUARE = 0.15  # inches, in a key
+INK = "#262626"
+GREY = "#6b6b6b"
+PALE = "#d9d9d9"
+
+# One hue for each part of the system; within a hue the kinds differ by lightness, so that the
+# picture also reads in grey and without telling red from green.
+PART_COLOUR = {
+    "device": "#2b6cb0",
+    "uplink": "#e58606",
+    "latency": "#c4c4c4",
+    "server": "#12654f",
+    "downlink": "#f6c886",
+}
+KIND_COLOUR = {
+    "forward": "#2b6cb0",
+    "encode": "#9ecae9",
+    "transfer": "#e58606",
+    "download": "#f6c886",
+    "decode": "#b9e2d3",
+    "side_forward": "#5fb597",
+    "step": "#12654f",
+    "wait": "#efefef",
+    "queue": "#b0b0b0",
+    "latency": "#8c8c8c",
+}
+
+_STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
+    "font.size": 9.5,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "hatch.linewidth": 0.8,
+    "path.simplify": False,
+}
+
+Key = Sequence[tuple[str, str, str]]  # name, colour, hatch
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in inches from the upper left corner of the page."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure that is laid out in inches, so that nothing moves when its content does."""
+
+    figure: Figure
+    width: float
+    height: float
+
+    def axes(self, box: Box) -> Axes:
+        """New axes at `box`."""
+        bottom = self.height - box.top - box.height
+        inches = (box.left / self.width, bottom / self.height)
+        size = (box.width / self.width, box.height / self.height)
+        return self.figure.add_axes((*inches, *size))
+
+    def write(self, left: float, top: float, text: str, **style: object) -> None:
+        """`text` with its upper left corner at that place, in inches."""
+        options: dict[str, object] = {"va": "top", "ha": "left", "fontsize": 9.5, **style}
+        self.figure.text(left / self.width, 1 - top / self.height, text, **options)  # type: ignore[arg-type]
+
+    def key(self, entries: Key, left: float, top: float) -> None:
+        """Coloured squares with their names, in a row from that place on, in inches."""
+        for name, colour, hatch in entries:
+            self._square(left, top, colour, hatch)
+            text = self.figure.text(0, 0, name, fontsize=9, va="center_baseline")
+            text.set_position(((left + 0.22) / self.width, 1 - (top + SQUARE / 2) / self.height))
+            left += 0.5 + text.get_window_extent().width / DPI
+
+    def _square(self, left: float, top: float, colour: str, hatch: str) -> None:
+        corner = (left / self.width, 1 - (top + SQUARE) / self.height)
+        size = (SQUARE / self.width, SQUARE / self.height)
+        square = Rectangle(corner, *size, facecolor=colour, edgecolor=GREY, lw=0.4, hatch=hatch)
+        square.set_transform(self.figure.transFigure)
+        self.figure.add_artist(square)
+
+    def save(self, out: Path) -> None:
+        """The page as a PNG file of which every byte follows from the content."""
+        self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+
+
+@contextmanager
+def page(width: float, height: float) -> Iterator[Page]:
+    """An empty page, and the style in which it must also be saved."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+        yield Page(figure, width, height)
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """The unit of a time axis, as seconds are shown in it."""
+
+    name: str
+    seconds: float
+
+    def of(self, seconds: float) -> float:
+        """`seconds` in this unit."""
+        return seconds / self.seconds
+
+
+# The least length of an axis in each unit, as mobisim.units.human_time has it.
+_UNITS: Mapping[str, tuple[float, float]] = {
+    "d": (86400.0, 172800.0),
+    "h": (3600.0, 7200.0),
+    "min": (60.0, 120.0),
+    "s": (1.0, 1.0),
+    "ms": (1e-3, 1e-3),
+}
+
+
+def time_unit(span_s: float) -> TimeUnit:
+    """The unit in which an axis of `span_s` seconds is easy to read."""
+    for name, (seconds, least_s) in _UNITS.items():
+        if span_s >= least_s:
+            return TimeUnit(name, seconds)
+    return TimeUnit("us", 1e-6)
