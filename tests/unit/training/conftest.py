@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -20,14 +22,14 @@ SEQUENCE_LENGTH = 12
 def save_tokenizer(directory: Path) -> None:
     """Words w0, w1, … as ids from 2 on; 1 pads and 0 is unknown."""
     words = {"<unk>": 0, "<pad>": 1} | {f"w{i}": i + 2 for i in range(NUM_WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106 (no password)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(directory / "tokenizer.json"))
 
 
-def opt(**changes: object) -> OPTForCausalLM:
+def opt(**changes: Any) -> OPTForCausalLM:
     """A random OPT of three layers and width 32."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": NUM_WORDS + 2,
         "hidden_size": 32,
         "word_embed_proj_dim": 32,
@@ -42,15 +44,25 @@ def opt(**changes: object) -> OPTForCausalLM:
 
 def write_task(directory: Path, num_train: int = 44, num_dev: int = 40) -> Path:
     """Sentences of 2 to 14 words in SST-2's layout; the label tells whether w0..w9 outnumber."""
-    source = random.Random(1)
+    source = np.random.default_rng(1)
     for name, count in (("train", num_train), ("dev", num_dev)):
         lines = ["sentence\tlabel"]
         for _ in range(count):
-            words = [source.randrange(20) for _ in range(source.randint(2, 14))]
+            words = source.integers(0, 20, source.integers(2, 15))
             label = int(sum(word < 10 for word in words) * 2 > len(words))
             lines.append(" ".join(f"w{word}" for word in words) + f"\t{label}")
         (directory / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     return directory
+
+
+@pytest.fixture(scope="session")
+def make_opt() -> Callable[..., OPTForCausalLM]:
+    return opt
+
+
+@pytest.fixture(scope="session")
+def make_task() -> Callable[..., Path]:
+    return write_task
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +81,4 @@ def backbone(model_directory: Path) -> Backbone:
 @pytest.fixture(scope="session")
 def task(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> TaskData:
     directory = write_task(tmp_path_factory.mktemp("task"))
-    return load_task(
-        str(directory), backbone=str(model_directory), sequence_length=SEQUENCE_LENGTH
-    )
+    return load_task(str(directory), backbone=str(model_directory), sequence_length=SEQUENCE_LENGTH)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ from mobisim.training.codec import (
 SCALED = sorted(name for name, codec in CODECS.items() if codec.has_scales)
 # The widest gap between neighbouring levels, as a part of absmax, halved.
 HALF_STEP = {
-    name: max(b - a for a, b in zip(levels, levels[1:], strict=False)) / 2
+    name: max(b - a for a, b in itertools.pairwise(levels)) / 2
     for name in SCALED
     for levels in [sorted(set(CODECS[name].levels))]
 }
@@ -52,7 +53,7 @@ def test_error_is_at_most_half_a_step(codec: str, case: tuple[torch.Tensor, int]
     """No value comes back further off than half the widest step of its own block."""
     values, block_size = case
     packed = encode(values, codec, block_size)
-    decoded = decode(packed, *values.shape, codec, block_size)
+    decoded = decode(packed, len(values), values.shape[1], codec, block_size)
     bound = absmax_of_block(values, block_size) * (HALF_STEP[codec] + 1e-6)
     assert ((decoded - values).abs() <= bound).all()
 
@@ -87,16 +88,14 @@ def test_rows_and_wire_hold_the_same(codec: str, case: tuple[torch.Tensor, int])
     layout = TapFormat(codec, block_size, values.shape[1])
     rows = encode_rows(values, layout)
     assert torch.equal(wire_to_rows(rows_to_wire(rows, layout), len(values), layout), rows)
-    wire = decode(rows_to_wire(rows, layout), *values.shape, codec, block_size)
+    wire = decode(rows_to_wire(rows, layout), len(values), layout.width, codec, block_size)
     assert torch.equal(wire, decode_rows(rows, layout))
 
 
 def test_layout_of_int4_by_hand() -> None:
-    """Scales first, then codes two to a byte, the first in the high half, the last one filled up."""
+    """Scales first, then codes two to a byte, the first in the high half, the last filled up."""
     values = torch.tensor([[7.0, -7.0, 1.0], [0.0, 3.5, -2.0]])
-    scales = b"".join(
-        torch.tensor(scale).numpy().tobytes() for scale in (7.0, 1.0, 3.5, 2.0)
-    )
+    scales = b"".join(torch.tensor(scale).numpy().tobytes() for scale in (7.0, 1.0, 3.5, 2.0))
     # codes are level + 7: 14 0 | 14, 7 14 | 0
     codes = bytes([14 << 4 | 0, 14 << 4 | 7, 14 << 4 | 0])
     assert encode(values, "int4", 2).numpy().tobytes() == scales + codes
@@ -105,7 +104,7 @@ def test_layout_of_int4_by_hand() -> None:
 def test_layout_of_int3_straddles_bytes() -> None:
     """Three-bit codes run on across byte borders and across tokens."""
     values = torch.tensor([[3.0, -3.0], [2.0, 3.0]])
-    bits = "110" "000" "101" "110" + "0000"
+    bits = "110000101110" + "0000"
     expected = int(bits, 2).to_bytes(2, "big")
     assert encode(values, "int3", 2).numpy().tobytes()[8:] == expected
 
