@@ -54,6 +54,8 @@ class Group:
     num_batches: int
     batches: tuple[Batch, ...]
     order: NDArray[np.int32] | None
+    mtu_bytes: int
+    overhead_bytes: int
     uplink_bits_per_s: float
     downlink_bits_per_s: float
     latency_s: float
@@ -62,6 +64,17 @@ class Group:
     forward_distribution: Distribution = "constant"
     encode_distribution: Distribution = "constant"
     latency_distribution: Distribution = "constant"
+
+
+    @property
+    def largest_message(self) -> int:
+        """Bytes of the largest message."""
+        return max(part.num_bytes for batch in self.batches for part in batch.parts)
+
+    @property
+    def largest_payload(self) -> int:
+        """Bytes of the largest mini-batch, all its messages together."""
+        return max(sum(part.num_bytes for part in batch.parts) for batch in self.batches)
 
 
 @dataclass(frozen=True)
@@ -79,12 +92,6 @@ class World:
     def actors(self) -> Actors:
         """The actors."""
         return Actors(sum(group.count for group in self.groups), self.num_workers)
-
-    @property
-    def largest_message(self) -> int:
-        """Bytes of the largest message of any device."""
-        batches = (batch for group in self.groups for batch in group.batches)
-        return max(part.num_bytes for batch in batches for part in batch.parts)
 
     @property
     def total_batches(self) -> int:
@@ -147,6 +154,8 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         num_batches=workload.num_batches,
         batches=tuple(_batch(system, group, cost) for cost in costs),
         order=workload.order,
+        mtu_bytes=link.mtu_bytes.value,
+        overhead_bytes=link.overhead_bytes.value,
         uplink_bits_per_s=link.uplink.value,
         downlink_bits_per_s=link.down.value,
         latency_s=link.latency.value.mean,

@@ -44,6 +44,12 @@ class BatchShape:
     num_labels: int
 
     @classmethod
+    def uniform(cls, num_samples: int, length: int) -> Self:
+        """The shape of a mini-batch of equally long samples, labelled one by one."""
+        tokens = num_samples * length
+        return cls(num_samples, tokens, tokens * length, length, num_samples)
+
+    @classmethod
     def of_lengths(cls, lengths: Iterable[int], *, labels_per_token: bool = False) -> Self:
         """The shape of a mini-batch whose samples are sent with these lengths."""
         sent = list(lengths)

@@ -24,6 +24,7 @@ from mobisim.span import (
     WORK_KINDS,
     Block,
     Row,
+    SpanColumns,
 )
 from mobisim.world import World
 
@@ -89,6 +90,7 @@ class Totals:
     num_steps: int
     num_cut: int
     uplink_bytes: int
+    uplink_payload_bytes: int
     downlink_bytes: int
     num_transfers: int
     seconds: NDArray[np.float64]
@@ -132,7 +134,10 @@ class MetricsFold:
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
         self.counts = {"spans": 0, "steps": 0, "cut": 0, "transfers": 0}
-        self.uplink_bytes = self.downlink_bytes = 0
+        self.uplink_bytes = self.uplink_payload_bytes = self.downlink_bytes = 0
+        self.group_of = world.group_of
+        self.mtu_bytes = np.array([group.mtu_bytes for group in world.groups])
+        self.overhead_bytes = np.array([group.overhead_bytes for group in world.groups])
         self.seconds = np.zeros(len(KINDS) * NUM_ROLES)
         self.busy_s = np.zeros(len(self.roles))
 
@@ -148,7 +153,9 @@ class MetricsFold:
         self.counts["steps"] += int(((columns.kind == STEP) & whole).sum())
         sent = (columns.kind == TRANSFER) & whole
         self.counts["transfers"] += int(sent.sum())
-        self.uplink_bytes += int(columns.num_bytes[sent].sum())
+        carried = columns.num_bytes[sent]
+        self.uplink_bytes += int(carried.sum())
+        self.uplink_payload_bytes += int((carried - self._overhead(columns[sent])).sum())
         brought = (columns.kind == DOWNLOAD) & whole
         self.downlink_bytes += int(columns.num_bytes[brought].sum())
         cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
@@ -159,6 +166,13 @@ class MetricsFold:
         self.backlog.add(block.rows)
         return self
 
+    def _overhead(self, transfers: SpanColumns) -> NDArray[np.int64]:
+        """Bytes of packet overhead in each transfer: a packet is full but for the last."""
+        group = self.group_of[transfers.device]
+        overhead = self.overhead_bytes[group]
+        packets = -(-transfers.num_bytes // (self.mtu_bytes[group] + overhead))
+        return np.asarray(packets * overhead)
+
     def totals(self) -> Totals:
         """The sums so far."""
         return Totals(
@@ -168,6 +182,7 @@ class MetricsFold:
             num_steps=self.counts["steps"],
             num_cut=self.counts["cut"],
             uplink_bytes=self.uplink_bytes,
+            uplink_payload_bytes=self.uplink_payload_bytes,
             downlink_bytes=self.downlink_bytes,
             num_transfers=self.counts["transfers"],
             seconds=self.seconds.reshape(len(KINDS), NUM_ROLES),

@@ -1,0 +1,132 @@
+"""Result directories: written aside, then published whole by a rename, never over another run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mobisim.errors import InputError
+
+MANIFEST, SUMMARY = "manifest.json", "summary.json"
+SPANS_FILE, STEPS_FILE = "spans.parquet", "steps.parquet"
+
+
+def check_writable(place: Path) -> None:
+    """Make sure, before any work, that a result can be published at `place`.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    parent = place.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".probe-"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"results cannot be written here: {error.strerror}",
+            where=str(parent),
+            expected="a folder that may be written; choose one with --out",
+        ) from error
+
+
+def check_free(place: Path, digest: str) -> None:
+    """Make sure that nothing but this very run is at `place`.
+
+    Raises:
+        InputError: another run, or anything else, is there.
+    """
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    found = read_digest(place)
+    if found != digest:
+        sort = "another run" if found else "something that is no result"
+        raise InputError(f"{sort} is there already", where=str(place), hint="choose another --out")
+
+
+def read_digest(place: Path) -> str | None:
+    """The digest of the result at `place`; None where there is none."""
+    try:
+        return str(json.loads((place / MANIFEST).read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def publishing(place: Path) -> Iterator[Path]:
+    """A folder to write a result into, moved to `place` at the end if nothing failed.
+
+    What is at `place` already must be this very run (see check_free); it is replaced.
+    """
+    _sweep(place)
+    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=_prefix(place)))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        _swap(aside, place)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _prefix(place: Path) -> str:
+    return f".{place.name}.partial-{os.getpid()}-"
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed runs of this very result left behind."""
+    for left in place.parent.glob(f".{place.name}.partial-*"):
+        pid = left.name.removeprefix(f".{place.name}.partial-").split("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _swap(aside: Path, place: Path) -> None:
+    if not place.exists():
+        aside.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=_prefix(place)))
+    place.rename(old / "old")
+    aside.rename(place)
+    shutil.rmtree(old)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON, so that no NaN slips in."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_result(place: Path, name: str) -> dict[str, Any]:
+    """The manifest or the summary of a result.
+
+    Raises:
+        InputError: there is no result, or its file is broken.
+    """
+    try:
+        found: dict[str, Any] = json.loads((place / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"no result here: {name} cannot be read ({error.strerror})",
+            where=str(place),
+            expected="the directory of a finished run, such as results/NAME/DIGEST",
+        ) from error
+    except ValueError as error:
+        raise InputError("this is no JSON", where=str(place / name)) from error
+    return found

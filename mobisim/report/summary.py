@@ -1,0 +1,164 @@
+"""summary.json: the answer of a run in numbers, and its published schema."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from mobisim.cost.energy import Energy, device_energy
+from mobisim.cost.memory import DeviceMemory, ServerMemory
+from mobisim.report.metrics import Totals
+from mobisim.scenario.schema import Scenario, Target
+from mobisim.span import SERVER
+from mobisim.world import World
+
+MAX_NAMED_ACTORS = 1000  # a fleet's utilisation is listed for so many actors
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StandIn(_Record):
+    """What was really trained where that is not the model that was timed."""
+
+    trained: str
+    timed: str
+
+
+class Blames(_Record):
+    """Seconds along the critical path, by who spent them."""
+
+    device: float
+    uplink: float
+    latency: float
+    server: float
+    downlink: float
+
+
+class Summary(_Record):
+    """What summary.json holds. Times in seconds, sizes in bytes, energy in joules.
+
+    `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
+    `uplink_payload_bytes` leaves the overhead out. Null means not known or not asked, and for
+    `makespan_s` also that the scenario does not fit.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    digest: str
+    seed: int
+    method: str
+    model: str | None
+    granularity: str
+    ended_by: Literal["finished", "horizon", "target", "memory"]
+    makespan_s: float | None
+    num_batches: int
+    num_steps: int
+    uplink_bytes: int
+    uplink_payload_bytes: int
+    downlink_bytes: int
+    target: Target | None
+    time_to_target_s: float | None
+    metric_name: str | None
+    initial_metric: float | None
+    final_metric: float | None
+    bottleneck: Literal["device", "uplink", "server", "downlink"] | None
+    blame_s: Blames | None
+    step_breakdown_s: dict[str, float] | None
+    utilisation: dict[str, float]
+    device_peak_bytes: int | None
+    device_capacity_bytes: int | None
+    device_fits: bool | None
+    device_short_bytes: int | None
+    device_memory_bytes: dict[str, int] | None
+    server_peak_bytes: int | None
+    server_capacity_bytes: int | None
+    server_fits: bool | None
+    server_short_bytes: int | None
+    server_memory_bytes: dict[str, int] | None
+    energy_j: float | None
+    energy_parts_j: dict[str, float] | None
+    padding_fraction: float | None
+    stand_in: StandIn | None
+    provenance_counts: dict[str, int]
+    extrapolated: list[str]
+    warnings: list[str]
+
+
+def fit_fields(
+    side: str, memory: DeviceMemory | ServerMemory | None, capacity: int | None
+) -> dict[str, object]:
+    """The summary's fields on whether one side's memory suffices; `side` is device or server."""
+    peak = memory.peak if memory is not None else None
+    known = peak is not None and capacity is not None
+    short = max(peak - capacity, 0) if peak is not None and capacity is not None else None
+    return {
+        f"{side}_peak_bytes": peak,
+        f"{side}_capacity_bytes": capacity,
+        f"{side}_fits": short == 0 if known else None,
+        f"{side}_short_bytes": short,
+        f"{side}_memory_bytes": asdict(memory) if memory is not None else None,
+    }
+
+
+def timing_fields(world: World, totals: Totals) -> dict[str, object]:
+    """The summary's fields that spans alone decide."""
+    return {
+        "makespan_s": totals.makespan_s,
+        "num_steps": totals.num_steps,
+        "uplink_bytes": totals.uplink_bytes,
+        "uplink_payload_bytes": totals.uplink_payload_bytes,
+        "downlink_bytes": totals.downlink_bytes,
+        "bottleneck": totals.blame.bottleneck,
+        "blame_s": totals.blame._asdict(),
+        "step_breakdown_s": totals.step_breakdown_s,
+        "utilisation": utilisation(world, totals),
+    }
+
+
+NO_TIMING: dict[str, object] = {
+    "makespan_s": None,
+    "num_steps": 0,
+    "uplink_bytes": 0,
+    "uplink_payload_bytes": 0,
+    "downlink_bytes": 0,
+    "bottleneck": None,
+    "blame_s": None,
+    "step_breakdown_s": None,
+    "utilisation": {},
+    "energy_j": None,
+    "energy_parts_j": None,
+}
+
+
+def utilisation(world: World, totals: Totals) -> dict[str, float]:
+    """Busy share of the makespan, per actor that works; workers first in a large fleet."""
+    actors = world.actors
+    codes = np.flatnonzero(actors.roles != SERVER)
+    if len(codes) > MAX_NAMED_ACTORS:
+        codes = np.sort(codes[np.argsort(-actors.roles[codes], kind="stable")][:MAX_NAMED_ACTORS])
+    makespan = totals.makespan_s or 1.0
+    return {actors.names[code]: float(totals.busy_s[code]) / makespan for code in codes.tolist()}
+
+
+def energy_fields(scenario: Scenario, world: World, totals: Totals) -> dict[str, object]:
+    """Joules of all devices together; null where a profile states no power."""
+    found: list[Energy] = []
+    for index, group in enumerate(scenario.devices):
+        mine = np.flatnonzero(world.group_of == index)
+        busy, sending = _sum(totals.busy_s, mine), _sum(totals.busy_s, mine + len(world.group_of))
+        energy = device_energy(group, totals.makespan_s * group.count, busy, sending)
+        if energy is None:
+            return {"energy_j": None, "energy_parts_j": None}
+        found.append(energy)
+    parts = {name: sum(getattr(e, name) for e in found) for name in ("idle", "compute", "radio")}
+    return {"energy_j": sum(parts.values()), "energy_parts_j": parts}
+
+
+def _sum(values: NDArray[np.float64], index: NDArray[np.intp]) -> float:
+    return float(values[index].sum())
