@@ -44,9 +44,9 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What is to be seen of a span table: these actors, from `start` to `end` in seconds."""
+    """What is to be seen of a span table: these actors or all, from `start` to `end` in seconds."""
 
-    actors: tuple[str, ...]
+    actors: tuple[str, ...] | None = None
     start: float = float("-inf")
     end: float = float("inf")
 
@@ -56,6 +56,8 @@ class View:
             pc.greater_equal(batch.column("end"), pa.scalar(self.start)),
             pc.less_equal(batch.column("start"), pa.scalar(self.end)),
         )
+        if self.actors is None:
+            return seen
         actors = batch.column("actor").cast(pa.string())
         return pc.and_(seen, pc.is_in(actors, value_set=pa.array(self.actors, pa.string())))
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,82 +31,95 @@ def write_trace(
 ) -> int:
     """Write the spans between `start_s` and `end_s` to `out`; how many did not fit.
 
-    At most MAX_SLICES spans of MAX_ACTORS actors are written; "otherData" in the file says what
-    was left out. Work is one slice on its actor's own track; waiting overlaps and therefore goes
-    to tracks of its own.
+    The whole run is bounded to MAX_SLICES spans of MAX_ACTORS actors; a window to MAX_SLICES
+    spans. "otherData" in the file says what was left out. Work is one slice on its actor's own
+    track; waiting overlaps and therefore goes to tracks of its own.
 
     Raises:
         InputError: the window is empty or holds no span.
     """
     actors: list[str] = json.loads((result_dir / "manifest.json").read_text("utf-8"))["actors"]
-    view = _view(actors, start_s, end_s)
-    spans = result_dir / "spans.parquet"
-    writer = _Writer(view)
+    view, spans = _view(actors, start_s, end_s), result_dir / "spans.parquet"
+    slices = _not_empty(read_slices(spans, view), view)
     with out.open("w", encoding="utf-8", newline="\n") as file:
-        writer.write(file, islice(read_slices(spans, view), MAX_SLICES))
-        _refuse_nothing(writer, view)
-        cut = _left_out(spans, actors, view, writer.num_slices)
-        writer.close(file, {**cut, "num_actors_left_out": len(actors) - len(view.actors)})
-    return cut["num_slices_left_out"]
+        writer = _Writer(file, actors)
+        for span in islice(slices, MAX_SLICES):
+            writer.add(span)
+        num_actors = len(actors) if view.actors is None else len(view.actors)
+        cut = _left_out(spans, view, writer.num_slices, all_actors=num_actors == len(actors))
+        writer.close({"num_slices_left_out": cut, "num_actors_left_out": len(actors) - num_actors})
+    return cut
 
 
 def _view(actors: Sequence[str], start_s: float | None, end_s: float | None) -> View:
+    if start_s is None and end_s is None:
+        return View(pick_actors(actors))
     view = View(
-        pick_actors(actors),
-        float("-inf") if start_s is None else start_s,
-        float("inf") if end_s is None else end_s,
+        start=float("-inf") if start_s is None else start_s,
+        end=float("inf") if end_s is None else end_s,
     )
     if not view.start < view.end:
         raise InputError("the window of the trace is empty", expected="--from before --to")
     return view
 
 
-def _left_out(spans: Path, actors: Sequence[str], view: View, num_written: int) -> dict[str, int]:
-    if num_written < MAX_SLICES and len(actors) == len(view.actors):
-        return {"num_slices_left_out": 0}
-    everyone = View(tuple(actors), view.start, view.end)
-    return {"num_slices_left_out": count_slices(spans, everyone) - num_written}
-
-
-def _refuse_nothing(writer: _Writer, view: View) -> None:
-    whole = view.start == float("-inf") and view.end == float("inf")
-    if writer.num_slices == 0 and not whole:
+def _not_empty(slices: Iterator[Slice], view: View) -> Iterator[Slice]:
+    first = next(slices, None)
+    if first is not None:
+        return chain([first], slices)
+    if view.actors is None:
         raise InputError("no span lies in that window", hint="choose another --from and --to")
+    return slices
 
 
-@dataclass
+def _left_out(spans: Path, view: View, num_written: int, *, all_actors: bool) -> int:
+    if num_written < MAX_SLICES and all_actors:
+        return 0
+    return count_slices(spans, View(None, view.start, view.end)) - num_written
+
+
 class _Writer:
     """Streams events into one JSON object, so that a long trace never lies in memory."""
 
-    view: View
-    num_slices: int = 0
-    last_end: float = 0.0
-    tracks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    def __init__(self, file: TextIO, actors: Sequence[str]) -> None:
+        self.file = file
+        self.places = {actor: place for place, actor in enumerate(actors, start=1)}
+        self.num_slices = 0
+        self.last_end = 0.0
+        self.named: set[str | int] = set()
+        self.separator = "\n"
+        file.write('{"displayTimeUnit": "ms",\n"traceEvents": [')
 
-    def __post_init__(self) -> None:
-        self.tracks = {
-            actor: (_pid(actor), tid) for tid, actor in enumerate(self.view.actors, start=1)
-        }
+    def add(self, span: Slice) -> None:
+        """Write one span, and the names of its track where it is the first there."""
+        self.num_slices += 1
+        self.last_end = span.end
+        for event in (*self._names(span.actor), *self._events(span)):
+            self._write(event)
 
-    def write(self, file: TextIO, slices: Iterator[Slice]) -> None:
-        """Everything up to the last slice."""
-        file.write('{"displayTimeUnit": "ms",\n"traceEvents": [\n')
-        events = [*_processes(self.view.actors), *_threads(self.tracks)]
-        file.write(",\n".join(map(_text, events)))
-        for span in slices:
-            self.num_slices += 1
-            self.last_end = span.end
-            file.writelines(",\n" + _text(event) for event in self._events(span))
-
-    def close(self, file: TextIO, left_out: dict[str, int]) -> None:
+    def close(self, left_out: dict[str, int]) -> None:
         """The end of the file, which says how much it holds."""
         notes = _notes(self.num_slices, left_out)
         if left_out["num_slices_left_out"]:
-            file.write(",\n" + _text(_marker(self.last_end, notes["note"])))
-        file.write(f'\n],\n"otherData": {_text(notes)}}}\n')
+            self._write(_marker(self.last_end, notes["note"]))
+        self.file.write(f'\n],\n"otherData": {_text(notes)}}}\n')
+
+    def _write(self, event: Event) -> None:
+        self.file.write(self.separator + _text(event))
+        self.separator = ",\n"
+
+    def _names(self, actor: str) -> Iterator[Event]:
+        pid, tid = _pid(actor), self.places[actor]
+        if pid not in self.named:
+            self.named.add(pid)
+            yield from _process(pid, last=len(self.places) + 2)
+        if actor not in self.named:
+            self.named.add(actor)
+            yield _metadata("thread_name", pid, tid, {"name": actor})
+            yield _metadata("thread_sort_index", pid, tid, {"sort_index": tid})
 
     def _events(self, span: Slice) -> list[Event]:
-        pid, tid = self.tracks[span.actor]
+        pid, tid = _pid(span.actor), self.places[span.actor]
         start, end = _ns(span.start), _ns(span.end)
         common = {"cat": span.kind, "pid": pid, "tid": tid}
         if span.kind in WORK:
@@ -145,19 +157,11 @@ def _args(span: Slice) -> Event:
     return args | ({"cut": True} if span.cut else {})
 
 
-def _processes(actors: Sequence[str]) -> Iterator[Event]:
-    for pid in sorted({_pid(actor) for actor in actors}):
-        server = pid == SERVER_PID
-        name = "server" if server else f"device {pid - SERVER_PID - 1}"
-        order = len(actors) + 1 + max(map(_pid, actors)) if server else pid
-        yield _metadata("process_name", pid, 0, {"name": name})
-        yield _metadata("process_sort_index", pid, 0, {"sort_index": order})
-
-
-def _threads(tracks: dict[str, tuple[int, int]]) -> Iterator[Event]:
-    for actor, (pid, tid) in tracks.items():
-        yield _metadata("thread_name", pid, tid, {"name": actor})
-        yield _metadata("thread_sort_index", pid, tid, {"sort_index": tid})
+def _process(pid: int, last: int) -> Iterator[Event]:
+    server = pid == SERVER_PID
+    name = "server" if server else f"device {pid - SERVER_PID - 1}"
+    yield _metadata("process_name", pid, 0, {"name": name})
+    yield _metadata("process_sort_index", pid, 0, {"sort_index": last if server else pid})
 
 
 def _metadata(name: str, pid: int, tid: int, args: Event) -> Event:
