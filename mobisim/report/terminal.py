@@ -124,19 +124,20 @@ def _bottleneck(summary: Summary) -> Lines:
     share = percent((seconds.get(part, 0.0) + latency) / makespan)
     included = ", latency included" if latency else ""
     yield Text(f"The {part} sets the pace: {share} of the critical path{included}.", style="bold")
-    yield from map(Text, _what_if(summary, part, seconds.get(part, 0.0) / 2))
+    if summary["ended_by"] != "horizon":
+        yield from map(Text, _what_if(summary, part, seconds.get(part, 0.0)))
     if latency > LATENCY_WORTH_A_WORD * makespan:
         yield Text(f"{percent(latency / makespan)} is latency, which no higher rate would shorten.")
 
 
-def _what_if(summary: Summary, part: str, saved: float) -> Iterator[str]:
+def _what_if(summary: Summary, part: str, seconds: float) -> Iterator[str]:
     """What the blame supports: bounds, because another path takes over once this one shrinks."""
-    share = percent(saved / summary["makespan_s"])
-    yield f"Twice as fast, it would save at most {human_time(saved)} ({share})."
-    runner_up = _next_busiest(summary, part)
-    if runner_up is not None:
-        actor, busy = runner_up
-        yield f"However fast it gets, {human_time(busy)} remain: {actor} is busy that long."
+    makespan, runner_up = summary["makespan_s"], _next_busiest(summary, part)
+    floor = runner_up[1] if runner_up else 0.0
+    saved = min(seconds / 2, max(0.0, makespan - floor))
+    yield f"Twice as fast, it would save at most {human_time(saved)} ({percent(saved / makespan)})."
+    if runner_up:
+        yield f"However fast it gets, {human_time(floor)} remain: {runner_up[0]} is busy that long."
 
 
 def _next_busiest(summary: Summary, part: str) -> tuple[str, float] | None:
@@ -154,7 +155,7 @@ def _next_busiest(summary: Summary, part: str) -> tuple[str, float] | None:
 
 def _quality(summary: Summary) -> Lines:
     goal = wording.target(summary)
-    if goal:
+    if goal and summary["ended_by"] != "memory":
         met = summary.get("time_to_target_s") is not None
         yield _row("target", goal, "green" if met else "yellow")
     final, initial = summary.get("final_metric"), summary.get("initial_metric")
@@ -171,7 +172,7 @@ def _time(summary: Summary) -> Lines:
     makespan = summary.get("makespan_s")
     if makespan is not None:
         yield _row("makespan", f"{human_time(makespan)}, {wording.ending(summary)}")
-    yield _row("work", done)
+        yield _row("work", done)
 
 
 def _pace(summary: Summary) -> Lines:
@@ -219,7 +220,7 @@ def _fit(peak: float, capacity: float | None) -> tuple[str, str]:
 
 def _bytes(summary: Summary) -> Lines:
     payload, wire = summary.get("uplink_payload_bytes"), summary.get("uplink_bytes")
-    if wire is not None:
+    if wire:
         of_which = "" if payload is None else f", payload {human_size(payload)}"
         yield _row("up", f"{human_size(wire)}{of_which}")
     if summary.get("downlink_bytes"):
@@ -230,7 +231,7 @@ def _energy(summary: Summary) -> Lines:
     energy = summary.get("energy_j")
     if energy is not None:
         parts = summary.get("energy_parts_j") or {}
-        yield _row("device", human_energy(energy))
+        yield _row("devices", human_energy(energy))
         if parts:
             yield _row("", _itemised(parts, human_energy), "dim")
 
