@@ -16,38 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mobisim.report.tables import SPANS, STEPS
+
 Row = dict[str, Any]
 WORK = {"forward", "encode", "transfer", "decode", "side_forward", "step", "download"}
-
-_NAME = pa.dictionary(pa.int32(), pa.string())
-_SPAN_TYPES: dict[str, pa.DataType] = {
-    "kind": _NAME,
-    "actor": _NAME,
-    "start": pa.float64(),
-    "end": pa.float64(),
-    "device": pa.int32(),
-    "batch": pa.int64(),
-    "tap": pa.int16(),
-    "num_bytes": pa.int64(),
-    "version_read": pa.int64(),
-    "version_written": pa.int64(),
-    "cut": pa.bool_(),
-}
-_STEP_TYPES: dict[str, pa.DataType] = {
-    "step": pa.int64(),
-    "end": pa.float64(),
-    "device": pa.int32(),
-    "batch": pa.int64(),
-    "epoch": pa.int32(),
-    "version_read": pa.int64(),
-    "version_written": pa.int64(),
-    "staleness": pa.int64(),
-    "num_samples": pa.int64(),
-    "loss": pa.float64(),
-    "metric": pa.float64(),
-}
-SPANS = pa.schema(_SPAN_TYPES)
-STEPS = pa.schema(_STEP_TYPES)
 
 
 @dataclass(frozen=True)
