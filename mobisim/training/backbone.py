@@ -51,7 +51,7 @@ class Backbone:
         """The most tokens of a sample that the position embeddings reach."""
         positions = int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
         # RoBERTa numbers positions from its padding id on.
-        shift = self.config.pad_token_id + 1 if "roberta" in self.config.model_type else 0
+        shift = (self.config.pad_token_id or 0) + 1 if "roberta" in self.config.model_type else 0
         return positions - shift
 
     @property
@@ -125,7 +125,7 @@ class Backbone:
     @torch.no_grad()
     def _forward(self, ids: Sequence[Tokens], outputs: _Outputs) -> list[Tensor]:
         """Captured outputs at the real tokens of one group, sample after sample."""
-        ids_GT, mask_GT = _padded(ids, int(self.config.get_text_config().pad_token_id or 0))
+        ids_GT, mask_GT = _padded(ids, getattr(self.config, "pad_token_id", None) or 0)
         self.base(input_ids=ids_GT, attention_mask=mask_GT, **_NO_CACHE[self.is_decoder])
         own = outputs.pop(threading.get_ident())
         return [own[place][mask_GT.bool()] for place in sorted(own)]
