@@ -1,1 +1,43 @@
-"""Simulate server-assisted fine-tuning of language models on phones and edge devices."""
+"""Simulate server-assisted fine-tuning of language models on phones and edge devices.
+
+The names below are imported when they are first used, so that `import mobisim` stays instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobisim.errors import InputError, InvariantError, MobisimError
+    from mobisim.runner import Options, Result, run
+    from mobisim.scenario.load import load
+    from mobisim.training.artifact import load_side_network
+
+__all__ = [
+    "InputError",
+    "InvariantError",
+    "MobisimError",
+    "Options",
+    "Result",
+    "load",
+    "load_side_network",
+    "run",
+]
+
+_HOMES = {
+    "InputError": "mobisim.errors",
+    "InvariantError": "mobisim.errors",
+    "MobisimError": "mobisim.errors",
+    "Options": "mobisim.runner",
+    "Result": "mobisim.runner",
+    "run": "mobisim.runner",
+    "load": "mobisim.scenario.load",
+    "load_side_network": "mobisim.training.artifact",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mobisim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -23,7 +23,7 @@ LINE_BOTTOM, LINE_HEIGHT = 0.44, 0.2  # the strip that shows how many wait in li
 
 POINTS_PER_CHARACTER = 6.2
 MIN_EDGED_POINTS = 6.0  # a white edge would swallow narrower bars
-LIGHT_KINDS = frozenset({"encode", "decode", "download"})
+DARK_KINDS = frozenset({"forward", "step"})  # the numbers on these are white
 
 Depth = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -54,11 +54,11 @@ class Row:
 def draw(canvas: Canvas, slices: Sequence[Slice], actors: Sequence[str], end: float) -> Key:
     """Draw one row for each actor up to `end` in seconds; the key of what there is to see."""
     rows = [_row(actor, spans) for actor, spans in _by_actor(slices, actors).items()]
-    deepest = max((int(row.depth[1].max(initial=0)) for row in rows), default=0)
+    deepest = _deepest(rows)
     _frame(canvas, actors, end)
     for place, row in enumerate(rows):
         _draw_bars(canvas, place, row)
-        _draw_depth(canvas, place, row, deepest)
+        _draw_depth(canvas, place, row, deepest.get(role_of(row.actor), 0))
     return _key(slices, deepest)
 
 
@@ -141,7 +141,7 @@ def _number(canvas: Canvas, place: int, spans: Sequence[Slice]) -> None:
                 ha="center",
                 va="center_baseline",
                 fontsize=9,
-                color=INK if span.kind in LIGHT_KINDS else "white",
+                color="white" if span.kind in DARK_KINDS else INK,
             )
 
 
@@ -161,6 +161,15 @@ def queue_depth(spans: Iterable[Slice]) -> Depth:
     return np.array(at, np.float64), np.cumsum(np.array(change, np.int64))
 
 
+def _deepest(rows: Iterable[Row]) -> dict[str, int]:
+    """The longest line before any actor of each role, of those that have one."""
+    longest: dict[str, int] = {}
+    for row in rows:
+        role = role_of(row.actor)
+        longest[role] = max(longest.get(role, 0), int(row.depth[1].max(initial=0)))
+    return {role: depth for role, depth in longest.items() if depth}
+
+
 def _draw_depth(canvas: Canvas, place: int, row: Row, deepest: int) -> None:
     at, waiting = row.depth
     if not len(at):
@@ -178,8 +187,9 @@ def _draw_depth(canvas: Canvas, place: int, row: Row, deepest: int) -> None:
     )
 
 
-def _key(slices: Iterable[Slice], deepest: int) -> Key:
-    words = {"wait": "idle", "queue": f"waiting in line (up to {deepest:,})"}
+def _key(slices: Iterable[Slice], deepest: Mapping[str, int]) -> Key:
+    depths = ", ".join(f"{depth:,} at the {role}" for role, depth in deepest.items())
+    words = {"wait": "idle", "queue": f"waiting in line (up to {depths})"}
     kinds = {span.kind for span in slices}
     entries = [
         (words.get(kind, kind.replace("_", " ")), KIND_COLOUR[kind], "")

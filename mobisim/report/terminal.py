@@ -19,8 +19,10 @@ LABEL_WIDTH = 12
 NAME_WIDTH = 17
 BAR_WIDTH = 24
 MAX_ACTORS = 4
-LATENCY_WORTH_A_WORD = 0.05
+LATENCY_VISIBLE, LATENCY_WORTH_A_WORD = 0.005, 0.05  # of the critical path
 PADDING_WORTH_A_WORD = 0.25
+
+J_PER_WH = 3600.0
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _ASCII = str.maketrans(
@@ -122,7 +124,7 @@ def _bottleneck(summary: Summary) -> Lines:
     # A link answers for its latency, which no higher rate would shorten.
     latency = seconds.get("latency", 0.0) if part == "uplink" else 0.0
     share = percent((seconds.get(part, 0.0) + latency) / makespan)
-    included = ", latency included" if latency else ""
+    included = ", latency included" if latency >= LATENCY_VISIBLE * makespan else ""
     yield Text(f"The {part} sets the pace: {share} of the critical path{included}.", style="bold")
     if summary["ended_by"] != "horizon":
         yield from map(Text, _what_if(summary, part, seconds.get(part, 0.0)))
@@ -155,7 +157,7 @@ def _next_busiest(summary: Summary, part: str) -> tuple[str, float] | None:
 
 def _quality(summary: Summary) -> Lines:
     goal = wording.target(summary)
-    if goal and summary["ended_by"] != "memory":
+    if goal and summary.get("final_metric") is not None:
         met = summary.get("time_to_target_s") is not None
         yield _row("target", goal, "green" if met else "yellow")
     final, initial = summary.get("final_metric"), summary.get("initial_metric")
@@ -230,16 +232,18 @@ def _bytes(summary: Summary) -> Lines:
 def _energy(summary: Summary) -> Lines:
     energy = summary.get("energy_j")
     if energy is not None:
-        parts = summary.get("energy_parts_j") or {}
-        yield _row("devices", human_energy(energy))
-        if parts:
-            yield _row("", _itemised(parts, human_energy), "dim")
+        in_unit = _watt_hours if energy >= J_PER_WH else _joules
+        yield _row("devices", in_unit(energy))
+        if summary.get("energy_parts_j"):
+            yield _row("", _itemised(summary["energy_parts_j"], in_unit), "dim")
 
 
-def human_energy(joules: float) -> str:
-    """An amount of energy as people say it: joules, or watt-hours beyond an hour of a watt."""
-    watt_hours = joules / 3600
-    return f"{joules:.3g} J" if watt_hours < 1 else f"{watt_hours:.3g} Wh"
+def _watt_hours(joules: float) -> str:
+    return f"{joules / J_PER_WH:,.3g} Wh"
+
+
+def _joules(joules: float) -> str:
+    return f"{joules:,.4g} J"
 
 
 def _trust(summary: Summary) -> Lines:

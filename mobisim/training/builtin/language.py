@@ -174,7 +174,9 @@ QUESTIONS = (
     "what now ?",
 )
 
-ANSWER = "{verb} the {noun}"
+# An answer may begin with a person or a noun of the story, so that its last word carries those too.
+ANSWERS = ("{verb} the {noun}", "{noun} ? {verb} it")
+ADDRESS_RATE = 0.3
 
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "degree": ("", "", "very", "rather", "quite", "truly", "always"),
@@ -327,15 +329,19 @@ def _reaction(dice: Dice, polarity: int) -> str:
 
 def _answered(story: Story, dice: Dice) -> str:
     """The story and its answer: one piece of advice for each aspect, in random order."""
-    advice = [
-        _fill(
-            ANSWER,
-            {"verb": dice.pick(ASPECTS[name].advice[polarity]), "noun": story.nouns[name]},
-            dice,
-        )
-        for name, polarity in dice.shuffled(list(story.polarities.items()))
-    ]
-    return f"{story.text} {' , '.join(advice)} {STOP}"
+    aspects = dice.shuffled(list(story.polarities))
+    advice = " , ".join(_advice(story, name, dice) for name in aspects)
+    return f"{story.text} {_address(story, dice)}{advice} {STOP}"
+
+
+def _advice(story: Story, name: str, dice: Dice) -> str:
+    verb = dice.pick(ASPECTS[name].advice[story.polarities[name]])
+    return _fill(dice.pick(ANSWERS), {"verb": verb, "noun": story.nouns[name]}, dice)
+
+
+def _address(story: Story, dice: Dice) -> str:
+    people = [name for name in SLOTS["who"] if name in story.text]
+    return f"{dice.pick(people)} , " if people and dice.chance(ADDRESS_RATE) else ""
 
 
 def _fill(template: str, given: Mapping[str, str], dice: Dice) -> str:
@@ -356,7 +362,7 @@ def _joined(dice: Dice, sentences: Iterator[str]) -> Iterator[str]:
 
 def _tables() -> Iterator[str]:
     """Every string that a text may be made of."""
-    yield from chain(JUDGEMENTS, OPENINGS, FILLERS, QUESTIONS, JOINTS, [ANSWER, STOP])
+    yield from chain(JUDGEMENTS, OPENINGS, FILLERS, QUESTIONS, JOINTS, ANSWERS, [STOP])
     yield from chain.from_iterable([*SLOTS.values(), *ANY_ADJECTIVES, *REACTIONS])
     yield from (template for template, _ in REVISIONS)
     for aspect in ASPECTS.values():

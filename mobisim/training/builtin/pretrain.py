@@ -141,13 +141,16 @@ def train(model: OPTForCausalLM, rows: list[list[int]], recipe: Recipe) -> float
     rng = np.random.default_rng(recipe.text_seed)
     losses: list[float] = []
     weight_V = polar_weights(recipe)
+    qid = 4 + vocabulary().index("?")
     started = time.perf_counter()
     for _ in range(recipe.epochs):
         for ids_BT in batches(rows, recipe, rng):
             each = next_word_losses(model, ids_BT)
             w = weight_V[ids_BT[:, 1:]]
-            loss = (each * w).sum() / w.sum()
             pol = w > 1
+            ans = (ids_BT == qid).cumsum(1)[:, :-1] > 0
+            w = torch.where(ans & (w > 0), recipe.polar_weight, w)
+            loss = (each * w).sum() / w.sum()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

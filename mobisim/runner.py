@@ -376,12 +376,6 @@ def _warnings(fields: dict[str, Any]) -> list[str]:
         )
     if fields["ended_by"] == "horizon":
         found.append("the horizon ended the run before all mini-batches were stepped")
-    if fields["stand_in"] is not None:
-        names = fields["stand_in"]
-        found.append(
-            f"learning is that of the stand-in {names['trained']!r}, time and memory are those of "
-            f"{names['timed']!r}"
-        )
     return found
 
 

@@ -1,0 +1,5 @@
+"""`python -m mobisim`: the command line."""
+
+from mobisim.cli import main
+
+main()

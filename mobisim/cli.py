@@ -1,0 +1,190 @@
+"""The command line. Heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mobisim.errors import MobisimError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mobisim")
+def cli() -> None:
+    """Simulate the fine-tuning of language models on phones with a server's help.
+
+    \b
+    Begin with:   mobisim run wifi_5mbps
+    See what is:  mobisim show scenarios
+    """
+
+
+@cli.command()
+@click.argument("scenario")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
+    help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write the result right here.")
+@click.option(
+    "--no-train", is_flag=True,
+    help="Timing only: as many mini-batches per device as training would take.",
+)  # fmt: skip
+@click.option("--no-plots", is_flag=True, help="Leave pictures and trace out.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json and nothing else.")
+@click.option("--ignore-memory", is_flag=True, help="Go on where the memory does not suffice.")
+@click.option(
+    "--allow-extrapolation", is_flag=True,
+    help="Go on with shapes that no profile covers; the report says so.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run.")
+@click.option(
+    "--checkpoint-every", default=120.0, show_default=True, metavar="SECONDS",
+    type=click.FloatRange(min=0), help="Keep a checkpoint when training takes longer than this.",
+)  # fmt: skip
+def run(
+    scenario: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    no_train: bool,
+    no_plots: bool,
+    as_json: bool,
+    ignore_memory: bool,
+    allow_extrapolation: bool,
+    resume: bool,
+    checkpoint_every: float,
+) -> None:
+    """Simulate SCENARIO, a file or the name of a shipped scenario, and publish the result."""
+    from mobisim.progress import showing_progress  # noqa: PLC0415
+    from mobisim.runner import Options  # noqa: PLC0415
+    from mobisim.runner import run as run_scenario  # noqa: PLC0415
+    from mobisim.scenario.load import load  # noqa: PLC0415
+
+    with showing_progress() as progress:
+        options = Options(
+            train=not no_train,
+            plots=not no_plots,
+            ignore_memory=ignore_memory,
+            allow_extrapolation=allow_extrapolation,
+            resume=resume,
+            checkpoint_every_s=checkpoint_every,
+            out=out,
+            command=_command(),
+            progress=progress,
+        )
+        result = run_scenario(load(scenario, overrides), options)
+    if as_json:
+        click.echo((result.path / "summary.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        _print_summary(result.path)
+
+
+def _command() -> str:
+    """The command as given; resuming leaves no mark on a result."""
+    import shlex  # noqa: PLC0415
+
+    arguments = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
+    return shlex.join(["mobisim", *arguments])
+
+
+def _print_summary(place: Path) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.report.results import SUMMARY, read_result  # noqa: PLC0415
+    from mobisim.report.terminal import print_summary  # noqa: PLC0415
+
+    print_summary(read_result(place, SUMMARY), Console(), result_dir=place)
+
+
+KINDS = ("devices", "servers", "links", "models", "scenarios", "codecs", "methods")
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("name", required=False)
+def show(kind: str, name: str | None) -> None:
+    """List what mobisim knows of a KIND, or show NAME with the source of each value."""
+    from mobisim.show import show_kind, show_one  # noqa: PLC0415
+
+    if name is None:
+        show_kind(kind)
+    else:
+        show_one(kind, name)
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+def cite(result: Path) -> None:
+    """Print the bibliography of RESULT, and how much of it is assumed."""
+    from mobisim.report.citations import bibliography  # noqa: PLC0415
+    from mobisim.report.results import MANIFEST, read_result  # noqa: PLC0415
+    from mobisim.scenario.catalog import references  # noqa: PLC0415
+
+    click.echo(str(bibliography(read_result(result, MANIFEST), references())))
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--from", "start", default=None, metavar="TIME", help="Begin here, e.g. '10 min'.")
+@click.option("--to", "end", default=None, metavar="TIME", help="End here, e.g. '1 h'.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: trace.json].")
+def trace(result: Path, start: str | None, end: str | None, out: Path | None) -> None:
+    """Write the trace of RESULT between two times, for Perfetto (ui.perfetto.dev)."""
+    from mobisim.report.results import MANIFEST, read_result  # noqa: PLC0415
+    from mobisim.report.trace import write_trace  # noqa: PLC0415
+
+    read_result(result, MANIFEST)
+    target = out or Path("trace.json")
+    left_out = write_trace(
+        result, target, start_s=_time(start, "--from"), end_s=_time(end, "--to")
+    )
+    rest = f"; {left_out:,} slices did not fit, choose a shorter window" if left_out else ""
+    click.echo(f"{target}: open it at ui.perfetto.dev{rest}")
+
+
+def _time(text: str | None, where: str) -> float | None:
+    from mobisim.errors import InputError  # noqa: PLC0415
+    from mobisim.units import TIME  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        return TIME.parse(text)
+    except ValueError as error:
+        raise InputError(str(error), where=where, got=repr(text)) from error
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["scenario", "summary"]), default="scenario")
+def schema(what: str) -> None:
+    """Print the JSON schema of scenario files (for editors) or of summary.json."""
+    import json  # noqa: PLC0415
+
+    from mobisim.report.summary import Summary  # noqa: PLC0415
+    from mobisim.scenario.schema import Scenario  # noqa: PLC0415
+
+    found = (Scenario if what == "scenario" else Summary).model_json_schema()
+    click.echo(json.dumps(found, indent=2))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors become one message and an exit code, never a traceback."""
+    try:
+        sys.exit(cli.main(arguments, standalone_mode=False) or 0)
+    except MobisimError as error:
+        click.echo(f"mobisim: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mobisim: interrupted; nothing was published", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
