@@ -11,10 +11,12 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 DPI = 150
-SQUARE = 0.15  # inches, in a key
+SQUARE, TO_NAME, TO_NEXT, KEY_ROW = 0.15, 0.22, 0.28, 0.25  # inches, in a key
 INK = "#262626"
 GREY = "#6b6b6b"
 PALE = "#d9d9d9"
@@ -91,13 +93,18 @@ class Page:
         options: dict[str, object] = {"va": "top", "ha": "left", "fontsize": 9.5, **style}
         self.figure.text(left / self.width, 1 - top / self.height, text, **options)  # type: ignore[arg-type]
 
-    def key(self, entries: Key, left: float, top: float) -> None:
-        """Coloured squares with their names, in a row from that place on, in inches."""
-        for name, colour, hatch in entries:
+    def key(self, rows: Sequence[Key], left: float, top: float) -> None:
+        """Coloured squares with their names, in rows from that place on, in inches."""
+        for number, row in enumerate(rows):
+            self._key_row(row, left, top + number * KEY_ROW)
+
+    def _key_row(self, row: Key, left: float, top: float) -> None:
+        middle = 1 - (top + SQUARE / 2) / self.height
+        for name, colour, hatch in row:
             self._square(left, top, colour, hatch)
-            text = self.figure.text(0, 0, name, fontsize=9, va="center_baseline")
-            text.set_position(((left + 0.22) / self.width, 1 - (top + SQUARE / 2) / self.height))
-            left += 0.5 + text.get_window_extent().width / DPI
+            x = (left + TO_NAME) / self.width
+            self.figure.text(x, middle, name, fontsize=9, va="center_baseline")
+            left += _key_width(name)
 
     def _square(self, left: float, top: float, colour: str, hatch: str) -> None:
         corner = (left / self.width, 1 - (top + SQUARE) / self.height)
@@ -118,6 +125,25 @@ def page(width: float, height: float) -> Iterator[Page]:
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(figure)
         yield Page(figure, width, height)
+
+
+def key_rows(entries: Key, width: float) -> list[Key]:
+    """`entries` in as many rows as a page needs that leaves them `width` inches."""
+    rows: list[list[tuple[str, str, str]]] = [[]]
+    used = 0.0
+    for entry in entries:
+        wide = _key_width(entry[0])
+        if used + wide - TO_NEXT > width and rows[-1]:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(entry)
+        used += wide
+    return list(rows)
+
+
+def _key_width(name: str) -> float:
+    words = TextPath((0, 0), name, size=9, prop=FontProperties(family="DejaVu Sans"))
+    return TO_NAME + float(words.get_extents().width) / 72 + TO_NEXT
 
 
 @dataclass(frozen=True)

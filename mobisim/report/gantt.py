@@ -23,6 +23,8 @@ LINE_BOTTOM, LINE_HEIGHT = 0.44, 0.2  # the strip that shows how many wait in li
 
 POINTS_PER_CHARACTER = 6.2
 MIN_EDGED_POINTS = 6.0  # a white edge would swallow narrower bars
+MIN_POINTS = 0.75  # thinner bars are widened to be seen, where so few of them lie in a row
+MAX_WIDENED = 80
 DARK_KINDS = frozenset({"forward", "step"})  # the numbers on these are white
 
 Depth = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -50,16 +52,24 @@ class Row:
         """Whether the actor itself does anything, or only keeps others waiting."""
         return any(kind != "queue" for kind in self.by_kind)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the horizon ended some of the work."""
+        return any(span.cut for kind in WORK for span in self.by_kind.get(kind, ()))
 
-def draw(canvas: Canvas, slices: Sequence[Slice], actors: Sequence[str], end: float) -> Key:
-    """Draw one row for each actor up to `end` in seconds; the key of what there is to see."""
-    rows = [_row(actor, spans) for actor, spans in _by_actor(slices, actors).items()]
+
+def make_rows(slices: Iterable[Slice], actors: Sequence[str]) -> list[Row]:
+    """One row for each actor, from the slices of all."""
+    return [_row(actor, spans) for actor, spans in _by_actor(slices, actors).items()]
+
+
+def draw(canvas: Canvas, rows: Sequence[Row], end: float) -> None:
+    """Draw the rows up to `end` in seconds."""
     deepest = _deepest(rows)
-    _frame(canvas, actors, end)
+    _frame(canvas, [row.actor for row in rows], end)
     for place, row in enumerate(rows):
         _draw_bars(canvas, place, row)
         _draw_depth(canvas, place, row, deepest.get(role_of(row.actor), 0))
-    return _key(slices, deepest)
 
 
 def _by_actor(slices: Iterable[Slice], actors: Sequence[str]) -> dict[str, list[Slice]]:
@@ -112,7 +122,8 @@ def _bars(canvas: Canvas, place: int, spans: Sequence[Slice], hatch: str | None 
     if not spans:
         return
     kind = spans[0].kind
-    ranges = [(canvas.unit.of(s.start), canvas.unit.of(s.end - s.start)) for s in spans]
+    least = MIN_POINTS / canvas.points if kind in WORK and len(spans) <= MAX_WIDENED else 0.0
+    ranges = [(canvas.unit.of(s.start), max(least, canvas.unit.of(s.end - s.start))) for s in spans]
     edged = [kind in WORK and width * canvas.points > MIN_EDGED_POINTS for _, width in ranges]
     canvas.axes.broken_barh(
         ranges,
@@ -187,17 +198,18 @@ def _draw_depth(canvas: Canvas, place: int, row: Row, deepest: int) -> None:
     )
 
 
-def _key(slices: Iterable[Slice], deepest: Mapping[str, int]) -> Key:
+def key(rows: Sequence[Row]) -> Key:
+    """What there is to see in the rows: kinds of work and of waiting."""
+    deepest = _deepest(rows)
     depths = ", ".join(f"{depth:,} at the {role}" for role, depth in deepest.items())
     words = {"wait": "idle", "queue": f"waiting in line (up to {depths})"}
-    kinds = {span.kind for span in slices}
+    kinds = {kind for row in rows for kind in row.by_kind}
     entries = [
         (words.get(kind, kind.replace("_", " ")), KIND_COLOUR[kind], "")
         for kind in KINDS
         if kind in kinds and (kind != "queue" or deepest)
     ]
-    cut = any(span.cut and span.kind in WORK for span in slices)
-    return [*entries, *([("cut", "white", "////")] if cut else [])]
+    return [*entries, *([("cut", "white", "////")] if any(row.is_cut for row in rows) else [])]
 
 
 def draw_busy(axes: Axes, actors: Sequence[str], utilisation: Mapping[str, float]) -> None:

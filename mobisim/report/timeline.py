@@ -12,7 +12,17 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mobisim.report import gantt, wording
-from mobisim.report.figure import GREY, PART_COLOUR, Box, Page, page, time_unit
+from mobisim.report.figure import (
+    GREY,
+    KEY_ROW,
+    PART_COLOUR,
+    Box,
+    Key,
+    Page,
+    key_rows,
+    page,
+    time_unit,
+)
 from mobisim.report.slices import (
     MAX_SLICES,
     WORK,
@@ -31,19 +41,34 @@ SHOWN_STEPS = 10
 STEPS_PER_DEVICE = 3
 
 ROW, MIN_ROW, TALL_ROWS = 0.46, 0.24, 14  # inches; rows shrink beyond TALL_ROWS of them
-HEADER, LEGEND, AXIS, BLAME, MARGIN = 0.88, 0.33, 0.65, 1.3, 0.3
+HEADER, LEGEND, AXIS, BLAME, MARGIN = 0.88, 0.4, 0.65, 1.3, 0.3
 NAMES, BUSY, GAP = 1.45, 1.15, 0.2
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn: the slices of a window, and what was left out of it."""
+    """What is drawn: the rows of a window, and what was left out of it."""
 
-    slices: list[Slice]
-    actors: tuple[str, ...]
+    rows: list[gantt.Row]
+    key: list[Key]
     end: float
     num_steps: int
     notes: tuple[str, ...]
+
+    @property
+    def actors(self) -> list[str]:
+        """Who has a row."""
+        return [row.actor for row in self.rows]
+
+    @property
+    def row_height(self) -> float:
+        """The height of a row in inches."""
+        return max(MIN_ROW, min(ROW, ROW * TALL_ROWS / len(self.rows)))
+
+    @property
+    def top(self) -> float:
+        """Where the rows begin, in inches."""
+        return HEADER + LEGEND + (len(self.key) - 1) * KEY_ROW
 
 
 def draw_timeline(result_dir: Path, out: Path) -> bool:
@@ -54,9 +79,10 @@ def draw_timeline(result_dir: Path, out: Path) -> bool:
     summary = json.loads((result_dir / "summary.json").read_text("utf-8"))
     manifest = json.loads((result_dir / "manifest.json").read_text("utf-8"))
     picture = read_picture(result_dir, manifest["actors"])
-    if not picture.slices:
+    if picture.end <= 0:
         return False
-    with page(WIDTH, _height(picture)) as sheet:
+    height = picture.top + len(picture.rows) * picture.row_height + AXIS + BLAME + MARGIN
+    with page(WIDTH, height) as sheet:
         _headings(sheet, summary, manifest, picture)
         _draw_rows(sheet, picture, summary)
         _draw_blame(sheet, summary)
@@ -76,9 +102,10 @@ def read_picture(result_dir: Path, actors: Sequence[str]) -> Picture:
     left_out = count_slices(spans, view) - len(slices) if len(slices) == MAX_SLICES else 0
     last = max((span.end for span in slices), default=0.0)
     shown = _seen(slices, picked)
+    rows = gantt.make_rows(slices, shown)
     return Picture(
-        slices=slices,
-        actors=shown,
+        rows=rows,
+        key=key_rows(gantt.key(rows), WIDTH - 2 * MARGIN),
         end=last if left_out or end is None else end,
         num_steps=num_steps,
         notes=(_numbers(num_devices), *_notes(len(actors), picked, shown, left_out)),
@@ -125,15 +152,6 @@ def _notes(
         yield f"shows the first {MAX_SLICES:,} slices of this window, {left_out:,} are left out"
 
 
-def _row_height(picture: Picture) -> float:
-    return max(MIN_ROW, min(ROW, ROW * TALL_ROWS / len(picture.actors)))
-
-
-def _height(picture: Picture) -> float:
-    rows = len(picture.actors) * _row_height(picture)
-    return HEADER + LEGEND + rows + AXIS + BLAME + MARGIN
-
-
 def _headings(
     sheet: Page, summary: dict[str, Any], manifest: dict[str, Any], picture: Picture
 ) -> None:
@@ -148,17 +166,17 @@ def _headings(
 
 
 def _draw_rows(sheet: Page, picture: Picture, summary: dict[str, Any]) -> None:
-    rows = len(picture.actors) * _row_height(picture)
+    height = len(picture.rows) * picture.row_height
     width = WIDTH - MARGIN - NAMES - GAP - BUSY - MARGIN
-    box = Box(MARGIN + NAMES, HEADER + LEGEND, width, rows)
+    box = Box(MARGIN + NAMES, picture.top, width, height)
     axes = sheet.axes(box)
     unit = time_unit(picture.end)
     canvas = gantt.Canvas(axes, unit, points=width * 72 / unit.of(picture.end))
-    key = gantt.draw(canvas, picture.slices, picture.actors, picture.end)
-    sheet.key(key, MARGIN, HEADER)
-    busy = sheet.axes(Box(box.left + width + GAP, box.top, BUSY, rows))
+    gantt.draw(canvas, picture.rows, picture.end)
+    sheet.key(picture.key, MARGIN, HEADER)
+    busy = sheet.axes(Box(box.left + width + GAP, box.top, BUSY, height))
     gantt.draw_busy(busy, picture.actors, summary.get("utilisation") or {})
-    if any(span.cut for span in picture.slices):
+    if any(row.is_cut for row in picture.rows):
         gantt.mark_end(axes, unit.of(picture.end), f"the horizon cuts at {human_time(picture.end)}")
 
 
@@ -178,4 +196,5 @@ def _draw_blame(sheet: Page, summary: dict[str, Any]) -> None:
         left += seconds
     sizes = [f"{part} {human_time(s)} ({percent(s / makespan)})" for part, s in parts]
     named = zip(sizes, parts, strict=True)
-    sheet.key([(text, PART_COLOUR[part], "") for text, (part, _) in named], MARGIN, top + 0.65)
+    entries = [(text, PART_COLOUR[part], "") for text, (part, _) in named]
+    sheet.key(key_rows(entries, WIDTH - 2 * MARGIN), MARGIN, top + 0.65)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mobisim.report import figure, gantt, plots, timeline
-from mobisim.report.figure import Page, time_unit
+from mobisim.report.figure import Page, key_rows, time_unit
 from mobisim.report.plots import binned, draw_convergence, draw_timeline, read_curves
 from mobisim.report.slices import Slice
 
@@ -193,7 +193,7 @@ def test_timeline_tells_the_longest_line(
         num_batches=300, forward_s=0.01, encode_s=0.0, transfer_s=0.01, step_s=9.0, run_ahead=300
     )
     draw_timeline(result, tmp_path / "t.png")
-    assert "waiting in line (up to 299)" in _words(pages[0])
+    assert "299 at the server)" in " ".join(_words(pages[0]))
 
 
 def test_timeline_marks_the_horizon(write: Writer, tmp_path: Path, pages: list[Figure]) -> None:
@@ -263,3 +263,22 @@ def test_depth_counts_who_waits() -> None:
     at, depth = gantt.queue_depth([_queue(0.0, 3.0), _queue(1.0, 2.0), _queue(1.5, 1.5)])
     assert at.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert depth.tolist() == [1, 2, 1, 0]
+
+
+def test_narrow_work_stays_visible(write: Writer, tmp_path: Path, pages: list[Figure]) -> None:
+    """A step of a millisecond in minutes of transfer is drawn at least a pixel wide."""
+    result = write(transfer_s=30.0, step_s=0.001, latency_s=0.0)
+    draw_timeline(result, tmp_path / "t.png")
+    axes = pages[0].axes[0]
+    bars = [path.get_extents() for group in axes.collections for path in group.get_paths()]
+    to_pixels = axes.get_window_extent().width / np.diff(axes.get_xlim())[0]
+    assert min(bar.width for bar in bars if bar.height > 0.5) * to_pixels >= 1.0
+
+
+def test_key_breaks_where_the_page_ends() -> None:
+    """A key that is too long for one row goes on in the next, complete and in order."""
+    entries = [(f"kind number {n}", "#000000", "") for n in range(20)]
+    rows = key_rows(entries, 8.0)
+    assert len(rows) > 1
+    assert [entry for row in rows for entry in row] == entries
+    assert key_rows(entries[:2], 8.0) == [entries[:2]]

@@ -221,3 +221,16 @@ def test_import_stays_light() -> None:
     code = f"import sys, mobisim.report.terminal; sys.exit(str({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"
+
+
+def test_timing_only_says_nothing_of_quality(summary: Summary) -> None:
+    """A target that nobody trained for was not missed."""
+    untrained = {"final_metric": None, "time_to_target_s": None, "stand_in": None}
+    assert "quality" not in _printed(summary | untrained)
+
+
+@pytest.mark.parametrize(("joules", "words"), [(412.0, "412 J"), (36_000.0, "10 Wh")])
+def test_energy_has_one_unit(summary: Summary, joules: float, words: str) -> None:
+    """The parts are told in the unit of the whole."""
+    text = _printed(summary | {"energy_j": joules, "energy_parts_j": {"idle": joules}})
+    assert _sentences(text).count(words) == 2
