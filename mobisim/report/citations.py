@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobisim.units import DECIMAL, human_time
+
 GRADES = ("measured", "assumed", "stated")  # sources that are not keys of the bibliography
 
+SCALED_UNITS = ("flop/s", "bit/s", "B/s", "B")
+
+_QUANTITY = re.compile(r"([0-9.]+(?:e[+-]?\d+)?) (\S+)")
 _ENTRY = re.compile(r"^[ \t]*@(\w+)\s*\{\s*([^,\s}]+)\s*,", re.MULTILINE)
 _NOT_ENTRIES = ("comment", "string", "preamble")
 
@@ -43,6 +48,9 @@ class Bibliography:
     def num_values(self) -> int:
         """All values with a source."""
         return self.num_measured + self.num_published + self.num_assumed + self.num_stated
+
+    def __str__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """BibTeX with the counts and the assumed values as comments."""
@@ -112,8 +120,22 @@ def _paths_by_source(provenance: Iterable[Mapping[str, Any]]) -> dict[str, tuple
 
 def _assumption(value: Mapping[str, Any]) -> tuple[str, str, str]:
     bounds = value.get("range")
-    span = f" ({bounds[0]} to {bounds[1]})" if bounds else ""
-    return value["path"], str(value["value"]), span
+    span = f" ({readable(bounds[0])} to {readable(bounds[1])})" if bounds else ""
+    return value["path"], readable(value["value"]), span
+
+
+def readable(value: object) -> str:
+    """A value of the manifest, which is exact, as people write it: `900 Gflop/s`."""
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None:
+        return str(value)
+    number, unit = float(match[1]), match[2]
+    if unit == "s":
+        return human_time(number)
+    if unit not in SCALED_UNITS:
+        return f"{number:.4g} {unit}"
+    prefix = next((p for p, f in reversed(DECIMAL.items()) if number >= f), "")
+    return f"{number / DECIMAL[prefix]:.4g} {prefix}{unit}"
 
 
 def _uses(paths: Iterable[str]) -> list[str]:

@@ -21,12 +21,14 @@ __all__ = ["draw_convergence", "draw_timeline"]
 
 WIDTH, HEIGHT = 8.0, 4.75
 PLOT = Box(0.85, 1.15, 6.35, 2.95)
-LOSS_BINS = 80
+LOSS_BINS = 40
 MAX_MARKED = 40
 
 CURVE = "#2b6cb0"
 GOAL = "#a3330b"
-LOSS = "#b5b5b5"
+DASHES = (0, (5, 3))
+EARLY, LATE = 0.4, 0.7  # where on the time axis a target is met
+LOSS = "#c4c4c4"
 
 # Behind words that a curve may cross.
 _HALO = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
@@ -157,38 +159,52 @@ def _draw_loss(axes: Axes, curves: Curves, unit: TimeUnit) -> None:
 
 
 def _draw_target(axes: Axes, unit: TimeUnit, summary: dict[str, Any]) -> None:
-    goal = summary.get("target")
+    goal, reached = summary.get("target"), summary.get("time_to_target_s")
     if not goal:
         return
-    reached = summary.get("time_to_target_s")
-    axes.axhline(goal["value"], color=GOAL, lw=1, ls=(0, (5, 3)))
-    text = f"target {goal['value']:g}" + ("" if reached is not None else " (not met)")
+    falling = (summary.get("initial_metric") or 0.0) > goal["value"]
+    missed = "" if reached is not None else " (not met)"
+    share = 1.0 if reached is None else unit.of(reached) / axes.get_xlim()[1]
+    axes.axhline(goal["value"], color=GOAL, lw=1, ls=DASHES)
+    _label_target(axes, f"target {goal['value']:g}{missed}", goal["value"], share, falling=falling)
+    if reached is not None:
+        axes.axvline(unit.of(reached), color=GOAL, lw=1, ls=DASHES)
+        _label_reached(axes, f"reached after {human_time(reached)}", share, falling=falling)
+
+
+def _label_target(axes: Axes, text: str, value: float, share: float, *, falling: bool) -> None:
+    """Name the target at the end of its line that the curve leaves free.
+
+    The curve comes from below the line (from above where it falls) and crosses it at `share` of
+    the axis.
+    """
+    early = share < EARLY
+    above = falling if early else not falling
     axes.annotate(
         text,
-        (0, goal["value"]),
+        (1 if early else 0, value),
         xycoords=("axes fraction", "data"),
-        xytext=(5, 6),
+        xytext=(-5 if early else 5, 6 if above else -6),
         textcoords="offset points",
+        ha="right" if early else "left",
+        va="bottom" if above else "top",
         color=GOAL,
         bbox=_HALO,
     )
-    if reached is not None:
-        falling = (summary.get("initial_metric") or 0.0) > goal["value"]
-        _mark_reached(axes, unit.of(reached), human_time(reached), high=falling)
 
 
-def _mark_reached(axes: Axes, at: float, text: str, *, high: bool) -> None:
-    """Mark the time to target, with the words at the end of the line that the curve leaves free."""
-    axes.axvline(at, color=GOAL, lw=1, ls=(0, (5, 3)))
-    late = at > 0.7 * axes.get_xlim()[1]
+def _label_reached(axes: Axes, text: str, share: float, *, falling: bool) -> None:
+    """Name the time to target beside its line, away from the curve."""
+    late = share > LATE
+    edge = 0.93 if falling else 0.07
     axes.annotate(
-        f"reached after {text}",
-        (at, 1 if high else 0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-6 if late else 6, -8 if high else 8),
+        text,
+        (share, edge if late else 0.5),
+        xycoords="axes fraction",
+        xytext=(-6 if late else 6, 0),
         textcoords="offset points",
         ha="right" if late else "left",
-        va="top" if high else "bottom",
+        va="center",
         color=INK,
         bbox=_HALO,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mobisim.report.citations import bibliography, read_entries
+from mobisim.report.citations import bibliography, read_entries, readable
 
 BIB = """
 % A comment that mentions @article{nobody, in passing is no entry of its own line.
@@ -103,3 +103,27 @@ def test_run_without_values_has_an_empty_bibliography(bib: Path) -> None:
     found = bibliography({"provenance": []}, bib)
     assert found.references == ()
     assert found.text().startswith("% 0 values")
+
+
+@pytest.mark.parametrize(
+    ("exact", "said"),
+    [
+        ("900000000000.0 flop/s", "900 Gflop/s"),
+        ("2.9999999999999997e-05 s", "30 us"),
+        ("0.0 B", "0 B"),
+        ("1073741824.0 B", "1.074 GB"),
+        ("1.45e-08 W/(bit/s)", "1.45e-08 W/(bit/s)"),
+        ("1 to 8192", "1 to 8192"),
+        (66, "66"),
+        ("fp16", "fp16"),
+    ],
+)
+def test_values_are_readable(exact: object, said: str) -> None:
+    """Exact values lose their noise digits, and words stay as they are."""
+    assert readable(exact) == said
+
+
+def test_printing_a_bibliography_prints_its_text(bib: Path) -> None:
+    """A bibliography reads as its text wherever it is printed."""
+    found = bibliography(MANIFEST, bib)
+    assert str(found) == found.text()
