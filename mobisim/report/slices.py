@@ -17,7 +17,7 @@ from mobisim.span import KINDS, WORK_KINDS
 
 MAX_SLICES = 200_000
 MAX_ACTORS = 40
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 8_192
 
 WORK = frozenset(KINDS[code] for code in WORK_KINDS)
 
