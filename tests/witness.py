@@ -1,0 +1,506 @@
+"""A second engine: event handlers on a bare heap, written from DESIGN.md's "The timeline" alone.
+
+It shares nothing with mobisim.sim, so that both can only agree where both follow the description.
+It takes a world's numbers, and for scenarios of stated times works those out a second time too.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mobisim.scenario.profiles import FixedDevice, FixedServer
+from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.span import KIND_CODE, NONE, Row, Span
+from mobisim.world import Batch, Group, Part, World
+
+
+def simulate(world: World) -> list[Span]:
+    """Every span of `world`, in the order of rows."""
+    return [Span(*row) for row in Engine(world).run()]
+
+
+@dataclass
+class Work:
+    """Something under way: a piece of work or a wait, as far as it is known before it ends."""
+
+    kind: str
+    actor: int
+    start: float
+    device: int
+    batch: int = NONE
+    tap: int = NONE
+    num_bytes: int = NONE
+    version_read: int = NONE
+
+
+@dataclass
+class Message:
+    """One part on its way from device to server."""
+
+    device: int
+    batch: int
+    part: Part
+    handed_over: float = math.nan
+
+
+@dataclass
+class Job:
+    """A mini-batch at the server; `arrived` of its parts are there."""
+
+    device: int
+    batch: int
+    numbers: Batch
+    joined: float
+    arrived: int = 0
+    version_read: int = NONE
+    factor: float = 1.0
+    position: int = 0
+    worker: Worker | None = None
+
+
+@dataclass
+class Device:
+    """A device with its links: what each does now, and what waits."""
+
+    index: int
+    group: Group
+    batch: int = 0
+    part: int = 0
+    taken_up: int = 0
+    doing: Work | None = None
+    carrying: Work | None = None
+    queued: deque[Message] = field(default_factory=deque)
+    in_flight: list[Work] = field(default_factory=list)
+    last_arrival: float = 0.0
+    receiving: Work | None = None
+
+    def numbers(self, batch: int) -> Batch:
+        """The times and sizes of a mini-batch."""
+        order = self.group.order
+        return self.group.batches[0 if order is None else int(order[batch])]
+
+
+@dataclass
+class Worker:
+    """A server worker: its mini-batch and what it does for it."""
+
+    index: int
+    job: Job | None = None
+    doing: Work | None = None
+
+
+class Engine:
+    """The rules of DESIGN.md, one method per thing that can happen."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now = 0.0
+        self.agenda: list[tuple[float, int, int, Callable[[], None]]] = []
+        self.begun = 0
+        self.rows: list[Row] = []
+        groups = [group for group in world.groups for _ in range(group.count)]
+        self.devices = [Device(index, group) for index, group in enumerate(groups)]
+        self.workers = [Worker(index) for index in range(world.num_workers)]
+        self.queue: deque[Job] = deque()
+        self.jobs: dict[tuple[int, int], Job] = {}
+        self.steps_done = 0
+        self.steps_due = sum(group.num_batches for group in groups)
+        self.streams: dict[str, np.random.Generator] = {}
+
+    def run(self) -> list[Row]:
+        """Handle what ends, in order, up to the horizon."""
+        horizon = math.inf if self.world.horizon_s is None else self.world.horizon_s
+        for device in self.devices:
+            self.device_is_free(device)
+        while self.agenda and self.agenda[0][0] <= horizon:
+            self.now, _, _, handle = heapq.heappop(self.agenda)
+            handle()
+        if self.agenda:
+            self.cut(horizon)
+        return self.rows
+
+    # -- equal times: workers by number, then devices; within one, the order of beginning
+
+    def at(self, instant: float, rank: int, handle: Callable[[], None]) -> None:
+        """Put a handling on the agenda."""
+        self.begun += 1
+        heapq.heappush(self.agenda, (instant, rank, self.begun, handle))
+
+    def at_device(self, instant: float, device: Device, handle: Callable[[], None]) -> None:
+        """A handling at a device or one of its links."""
+        self.at(instant, len(self.workers) + device.index, handle)
+
+    def factor(self, distribution: str, stream: str) -> float:
+        """The next factor of a stream; 1 where nothing is random."""
+        if distribution == "constant":
+            return 1.0
+        if stream not in self.streams:
+            seed = [self.world.seed, zlib.crc32(stream.encode())]
+            self.streams[stream] = np.random.Generator(np.random.PCG64(seed))
+        return float(self.streams[stream].standard_exponential())
+
+    def write(self, work: Work, *, version_written: int = NONE) -> None:
+        """A row for what ends now."""
+        if self.now > work.start:
+            self.rows.append(_row(work, self.now, work.num_bytes, version_written, cut=False))
+
+    # -- device
+
+    def device_is_free(self, device: Device) -> None:
+        """Begin the next part's forward, or wait for the credit to."""
+        if device.batch == device.group.num_batches:
+            return
+        needed = device.batch - device.group.run_ahead
+        if device.part == 0 and needed >= device.taken_up:
+            device.doing = Work("wait", device.index, self.now, device.index, device.batch)
+            return
+        part = device.numbers(device.batch).parts[device.part]
+        device.doing = Work("forward", device.index, self.now, device.index, device.batch, part.tap)
+        factor = self.factor(device.group.forward_distribution, f"device-{device.index}/forward")
+        self.at_device(
+            self.now + part.forward_s * factor, device, lambda: self.forward_ends(device, part)
+        )
+
+    def forward_ends(self, device: Device, part: Part) -> None:
+        """Encode, where that takes time."""
+        assert device.doing is not None
+        self.write(device.doing)
+        if part.encode_s == 0:
+            self.part_is_ready(device, part)
+            return
+        device.doing = Work("encode", device.index, self.now, device.index, device.batch, part.tap)
+        factor = self.factor(device.group.encode_distribution, f"device-{device.index}/encode")
+        self.at_device(
+            self.now + part.encode_s * factor, device, lambda: self.encode_ends(device, part)
+        )
+
+    def encode_ends(self, device: Device, part: Part) -> None:
+        """The message is there."""
+        assert device.doing is not None
+        self.write(device.doing)
+        self.part_is_ready(device, part)
+
+    def part_is_ready(self, device: Device, part: Part) -> None:
+        """Hand the message over and go on."""
+        device.doing = None
+        message = Message(device.index, device.batch, part, self.now)
+        device.part += 1
+        if device.part == len(device.numbers(device.batch).parts):
+            device.batch, device.part = device.batch + 1, 0
+        if device.carrying is None:
+            self.transfer_begins(device, message)
+        else:
+            device.queued.append(message)
+        self.device_is_free(device)
+
+    def credit(self, device: Device) -> None:
+        """The server takes up one of the device's mini-batches."""
+        device.taken_up += 1
+        waiting = device.doing
+        if waiting is not None and waiting.kind == "wait":
+            self.write(waiting)
+            self.device_is_free(device)
+
+    # -- uplink
+
+    def transfer_begins(self, device: Device, message: Message) -> None:
+        """The link takes a message."""
+        actor, part = self.world.actors.uplink(device.index), message.part
+        place = (device.index, message.batch, part.tap)
+        self.write(Work("queue", actor, message.handed_over, *place))
+        device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes)
+        self.at_device(
+            self.now + part.transfer_s, device, lambda: self.transfer_ends(device, message)
+        )
+
+    def transfer_ends(self, device: Device, message: Message) -> None:
+        """The link takes the next message; this one travels on."""
+        assert device.carrying is not None
+        self.write(device.carrying)
+        device.carrying = None
+        if device.queued:
+            self.transfer_begins(device, device.queued.popleft())
+        self.message_travels(device, message)
+
+    def message_travels(self, device: Device, message: Message) -> None:
+        """Latency, where there is any; messages do not overtake."""
+        group = device.group
+        if group.latency_s == 0:
+            self.message_arrives(device, message)
+            return
+        actor, tap = self.world.actors.uplink(device.index), message.part.tap
+        travel = Work("latency", actor, self.now, device.index, message.batch, tap)
+        device.in_flight.append(travel)
+        factor = self.factor(group.latency_distribution, f"uplink-{device.index}/latency")
+        device.last_arrival = max(self.now + group.latency_s * factor, device.last_arrival)
+        self.at_device(
+            device.last_arrival, device, lambda: self.latency_ends(device, travel, message)
+        )
+
+    def latency_ends(self, device: Device, travel: Work, message: Message) -> None:
+        """The message is at the server."""
+        device.in_flight.remove(travel)
+        self.write(travel)
+        self.message_arrives(device, message)
+
+    # -- server
+
+    def message_arrives(self, device: Device, message: Message) -> None:
+        """The first message of a mini-batch joins the queue; a later one may end a wait."""
+        key = (device.index, message.batch)
+        if key not in self.jobs:
+            job = Job(*key, device.numbers(message.batch), self.now, arrived=1)
+            self.jobs[key] = job
+            self.queue.append(job)
+            idle = next((worker for worker in self.workers if worker.job is None), None)
+            if idle is not None:
+                self.take_up(idle)
+            return
+        job = self.jobs[key]
+        job.arrived += 1
+        worker = job.worker
+        if worker is not None and worker.doing is not None and worker.doing.kind == "wait":
+            self.write(worker.doing)
+            self.part_is_there(worker, job)
+
+    def take_up(self, worker: Worker) -> None:
+        """An idle worker takes the head of the queue."""
+        job = self.queue.popleft()
+        worker.job, job.worker = job, worker
+        job.version_read = self.steps_done
+        job.factor = self.factor(self.world.step_distribution, f"worker-{worker.index}/step")
+        first_tap = job.numbers.parts[0].tap
+        self.write(
+            Work("queue", self.world.actors.server, job.joined, job.device, job.batch, first_tap)
+        )
+        self.credit(self.devices[job.device])
+        self.next_part(worker, job)
+
+    def next_part(self, worker: Worker, job: Job) -> None:
+        """Decode the next part, wait for it, or step after the last."""
+        if job.position == len(job.numbers.parts):
+            self.work(
+                worker, "step", job.numbers.step_s * job.factor, lambda: self.step_ends(worker)
+            )
+        elif job.position < job.arrived:
+            self.part_is_there(worker, job)
+        else:
+            worker.doing = self.working(worker, "wait")
+
+    def part_is_there(self, worker: Worker, job: Job) -> None:
+        """Decode, where that takes time."""
+        decode_s = job.numbers.parts[job.position].decode_s
+        if decode_s == 0:
+            self.side_forward(worker, job)
+        else:
+            self.work(worker, "decode", decode_s, lambda: self.decode_ends(worker, job))
+
+    def decode_ends(self, worker: Worker, job: Job) -> None:
+        """The part's activations are there."""
+        assert worker.doing is not None
+        self.write(worker.doing)
+        self.side_forward(worker, job)
+
+    def side_forward(self, worker: Worker, job: Job) -> None:
+        """The side network's share of this part, where it takes time."""
+        side_s = job.numbers.parts[job.position].side_forward_s
+        if side_s == 0:
+            job.position += 1
+            self.next_part(worker, job)
+        else:
+            length = side_s * job.factor
+            self.work(worker, "side_forward", length, lambda: self.side_forward_ends(worker, job))
+
+    def side_forward_ends(self, worker: Worker, job: Job) -> None:
+        """On to the next part."""
+        assert worker.doing is not None
+        self.write(worker.doing)
+        job.position += 1
+        self.next_part(worker, job)
+
+    def step_ends(self, worker: Worker) -> None:
+        """A new version; the worker takes up the next mini-batch; the last step delivers."""
+        assert worker.doing is not None
+        self.steps_done += 1
+        self.write(worker.doing, version_written=self.steps_done)
+        worker.job = worker.doing = None
+        if self.queue:
+            self.take_up(worker)
+        if self.steps_done == self.steps_due and self.world.deliver:
+            for device in self.devices:
+                self.download_begins(device)
+
+    def work(self, worker: Worker, kind: str, length: float, handle: Callable[[], None]) -> None:
+        """A worker's piece of work."""
+        worker.doing = self.working(worker, kind)
+        self.at(self.now + length, worker.index, handle)
+
+    def working(self, worker: Worker, kind: str) -> Work:
+        """What a worker does for its mini-batch from now on."""
+        job, actor = worker.job, self.world.actors.worker(worker.index)
+        assert job is not None
+        if kind == "step":
+            return Work(kind, actor, self.now, job.device, job.batch, version_read=job.version_read)
+        tap = job.numbers.parts[job.position].tap
+        return Work(kind, actor, self.now, job.device, job.batch, tap)
+
+    # -- downlink
+
+    def download_begins(self, device: Device) -> None:
+        """The side network goes to one device."""
+        actor, group = self.world.actors.downlink(device.index), device.group
+        device.receiving = Work(
+            "download", actor, self.now, device.index, num_bytes=group.download_bytes
+        )
+        self.at_device(self.now + group.download_s, device, lambda: self.download_ends(device))
+
+    def download_ends(self, device: Device) -> None:
+        """It travels, where that takes time."""
+        assert device.receiving is not None
+        self.write(device.receiving)
+        group, actor = device.group, device.receiving.actor
+        device.receiving = None
+        if group.latency_s > 0:
+            device.receiving = Work("latency", actor, self.now, device.index)
+            factor = self.factor(group.latency_distribution, f"uplink-{device.index}/latency")
+            self.at_device(
+                self.now + group.latency_s * factor, device, lambda: self.delivered(device)
+            )
+
+    def delivered(self, device: Device) -> None:
+        """The device has the side network."""
+        assert device.receiving is not None
+        self.write(device.receiving)
+        device.receiving = None
+
+    # -- horizon
+
+    def cut(self, horizon: float) -> None:
+        """Write what is under way, actor by actor."""
+        under_way = [device.doing for device in self.devices]
+        for device in self.devices:
+            actor = self.world.actors.uplink(device.index)
+            under_way.append(device.carrying)
+            under_way.extend(
+                Work("queue", actor, m.handed_over, m.device, m.batch, m.part.tap)
+                for m in device.queued
+            )
+            under_way.extend(device.in_flight)
+        server = self.world.actors.server
+        under_way.extend(
+            Work("queue", server, job.joined, job.device, job.batch, job.numbers.parts[0].tap)
+            for job in self.queue
+        )
+        under_way.extend(worker.doing for worker in self.workers)
+        under_way.extend(device.receiving for device in self.devices)
+        for work in under_way:
+            if work is not None and work.start < horizon:
+                self.rows.append(_row(work, horizon, NONE, NONE, cut=True))
+
+
+def _row(work: Work, end: float, num_bytes: int, version_written: int, *, cut: bool) -> Row:
+    return (
+        KIND_CODE[work.kind],
+        work.actor,
+        work.start,
+        end,
+        work.device,
+        work.batch,
+        work.tap,
+        num_bytes,
+        work.version_read,
+        version_written,
+        cut,
+    )
+
+
+# -- the numbers of a scenario in which every time is stated
+
+
+def stated_world(scenario: Scenario) -> World:
+    """The world of a timing-only scenario of stated times and payload, without delivery."""
+    server = scenario.server.profile
+    assert isinstance(server, FixedServer)
+    return World(
+        seed=scenario.seed,
+        groups=tuple(_stated_group(scenario, group) for group in scenario.devices),
+        num_workers=scenario.server.workers,
+        deliver=False,
+        horizon_s=scenario.horizon,
+        step_distribution=server.step_s.value.distribution,
+    )
+
+
+def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
+    device, link = group.profile, group.link
+    assert isinstance(device, FixedDevice)
+    assert scenario.num_batches is not None
+    rate = link.uplink.value
+    return Group(
+        count=group.count,
+        run_ahead=group.run_ahead,
+        num_batches=scenario.num_batches,
+        batches=(_stated_batch(scenario, group),),
+        order=None,
+        mtu_bytes=link.mtu_bytes.value,
+        overhead_bytes=link.overhead_bytes.value,
+        uplink_bits_per_s=rate,
+        downlink_bits_per_s=rate if link.downlink is None else link.downlink.value,
+        latency_s=link.latency.value.mean,
+        download_bytes=0,
+        download_s=0.0,
+        forward_distribution=device.forward_s.value.distribution,
+        encode_distribution=device.encode_s.value.distribution,
+        latency_distribution=link.latency.value.distribution,
+    )
+
+
+def _stated_batch(scenario: Scenario, group: DeviceGroup) -> Batch:
+    device, server = group.profile, scenario.server.profile
+    assert isinstance(device, FixedDevice)
+    assert isinstance(server, FixedServer)
+    by_layer = scenario.granularity == "layer"
+    taps = scenario.side_network.taps if by_layer else (NONE,)
+    assert taps != "all"
+    share = server.forward_share.value if by_layer else 0.0
+    step_s, num_parts = server.step_s.value.mean, len(taps)
+    return Batch(
+        parts=tuple(
+            Part(
+                tap=tap,
+                forward_s=device.forward_s.value.mean / num_parts,
+                encode_s=device.encode_s.value.mean / num_parts,
+                num_bytes=size,
+                transfer_s=size * 8 / group.link.uplink.value,
+                decode_s=0.0,
+                side_forward_s=step_s * share / num_parts,
+            )
+            for tap, size in zip(taps, _stated_sizes(scenario, group, num_parts), strict=True)
+        ),
+        step_s=step_s * (1 - share),
+    )
+
+
+def _stated_sizes(scenario: Scenario, group: DeviceGroup, num_parts: int) -> list[int]:
+    """Bytes on the link per message: dealt out byte by byte, then cut into packets."""
+    total = scenario.wire.payload_bytes
+    assert total is not None
+    messages = [len(range(part, total, num_parts)) for part in range(num_parts)]
+    mtu, overhead = group.link.mtu_bytes.value, group.link.overhead_bytes.value
+    return [size + len(range(0, size, mtu)) * overhead for size in messages]
+
+
+def count_rows(spans: list[Span]) -> dict[str, int]:
+    """How many spans there are of each kind, for messages of failing comparisons."""
+    counts: dict[str, int] = defaultdict(int)
+    names = {code: kind for kind, code in KIND_CODE.items()}
+    for span in spans:
+        counts[names[span.kind]] += 1
+    return dict(counts)
