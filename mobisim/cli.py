@@ -140,9 +140,7 @@ def trace(result: Path, start: str | None, end: str | None, out: Path | None) ->
 
     read_result(result, MANIFEST)
     target = out or Path("trace.json")
-    left_out = write_trace(
-        result, target, start_s=_time(start, "--from"), end_s=_time(end, "--to")
-    )
+    left_out = write_trace(result, target, start_s=_time(start, "--from"), end_s=_time(end, "--to"))
     rest = f"; {left_out:,} slices did not fit, choose a shorter window" if left_out else ""
     click.echo(f"{target}: open it at ui.perfetto.dev{rest}")
 

@@ -54,7 +54,10 @@ class Memory:
         return _fits(self.fields(by_group(self.world, backlog.device_peaks), backlog.server_peak))
 
     def _device(self, index: int, backlog: int) -> dict[str, object]:
-        group, largest = self.system.scenario.devices[index], self.world.groups[index].largest_message
+        group, largest = (
+            self.system.scenario.devices[index],
+            self.world.groups[index].largest_message,
+        )
         memory = device_memory(
             self.system, group, self.workload.largest, largest, backlog * largest
         )

@@ -1,10 +1,9 @@
-"""Learning on the timeline: the trainer follows the step spans, checkpoints, and may end the run."""
+"""Learning on the timeline: the trainer follows the step spans and may end the run."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,6 +132,7 @@ class Learning:
     def save(self, path: Path) -> None:
         """Write the side network with its configuration."""
         save_side_network(path, self.trainer)
+        path.chmod(0o644)  # as readable as the files beside it
 
 
 def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
@@ -209,7 +209,7 @@ class Checkpoints:
             return
         aside = self.path.with_suffix(".new")
         torch.save({"trainer": trainer.state_dict(), "history": vars(history)}, aside)
-        os.replace(aside, self.path)
+        aside.replace(self.path)
         self.last = now
 
     def clear(self) -> None:

@@ -65,7 +65,6 @@ class Group:
     encode_distribution: Distribution = "constant"
     latency_distribution: Distribution = "constant"
 
-
     @property
     def largest_message(self) -> int:
         """Bytes of the largest message."""

@@ -1,4 +1,4 @@
-"""Transformer shapes from Hugging Face configurations: parameters and forward FLOPs, block by block.
+"""Transformer shapes from Hugging Face configurations: parameters and FLOPs, block by block.
 
 One multiply-add counts two FLOPs; only matrix products count; attention is taken as full (no
 causal halving), as torch's own counter does.

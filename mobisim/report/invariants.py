@@ -67,9 +67,7 @@ _OUT_OF_ORDER = 100_000
 
 def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) -> None:
     span = next(columns[np.array([int(row)])].spans())
-    fields = ", ".join(
-        f"{name}={value}" for name, value in span._asdict().items() if value != NONE
-    )
+    fields = ", ".join(f"{name}={value}" for name, value in span._asdict().items() if value != NONE)
     named = fields.replace(f"kind={span.kind}", f"kind={KINDS[span.kind]}", 1)
     named = named.replace(f"actor={span.actor}", f"actor={actors[span.actor]}", 1)
     raise InvariantError(number, RULES[number], f"span: {named}")
@@ -289,7 +287,9 @@ class _Served:
         self.key, self.taken = self.key[kept], self.taken[kept]
 
 
-def check_summary(summary: dict[str, Any], blocks: Iterable[SpanColumns], names: tuple[str, ...]) -> None:
+def check_summary(
+    summary: dict[str, Any], blocks: Iterable[SpanColumns], names: tuple[str, ...]
+) -> None:
     """Hold the numbers of a summary against sums over the published table.
 
     Raises:
@@ -298,7 +298,9 @@ def check_summary(summary: dict[str, Any], blocks: Iterable[SpanColumns], names:
     found = _sums(blocks, len(names))
     for key in ("num_steps", "uplink_bytes", "downlink_bytes", "makespan_s"):
         if summary[key] is not None and summary[key] != found[key]:
-            raise InvariantError(9, RULES[9], f"summary.{key} = {summary[key]}, spans: {found[key]}")
+            raise InvariantError(
+                9, RULES[9], f"summary.{key} = {summary[key]}, spans: {found[key]}"
+            )
     busy = dict(zip(names, (found["busy_s"] / (found["makespan_s"] or 1.0)).tolist(), strict=True))
     for name, share in summary["utilisation"].items():
         if abs(share - busy[name]) > _ROUNDING:

@@ -66,8 +66,7 @@ class BacklogFold:
         made = self.made[device] if self.made[device] >= 0 else row[2]
         self.made[device] = -1.0
         waiting = _join(self.departures[device], made, row[3])
-        if waiting > self.device_peaks[device]:
-            self.device_peaks[device] = waiting
+        self.device_peaks[device] = max(self.device_peaks[device], waiting)
 
 
 def _join(departures: deque[float], joins: float, leaves: float) -> int:
@@ -104,20 +103,26 @@ class Totals:
         """Last end minus first start."""
         return self.end - self.start
 
-    def mean_s(self, kind: int, role: int) -> float:
-        """Mean seconds per step of spans of a kind at actors of a role."""
+    def _per_step(self, kind: int, role: int) -> float:
         return float(self.seconds[kind, role]) / max(self.num_steps, 1)
+
+    def _per_message(self, kind: int, role: int) -> float:
+        return float(self.seconds[kind, role]) / max(self.num_transfers, 1)
 
     @property
     def step_breakdown_s(self) -> dict[str, float]:
-        """Mean seconds per mini-batch by what they were spent on."""
+        """Mean seconds per mini-batch by what they were spent on.
+
+        Queueing for the uplink and latency are means per message: with layer granularity the
+        messages of a mini-batch wait side by side.
+        """
         return {
             **{kind: self._anywhere(kind) for kind in ("forward", "encode")},
-            "device_wait": self.mean_s(WAIT, DEVICE),
-            "uplink_queue": self.mean_s(QUEUE, UPLINK),
+            "device_wait": self._per_step(WAIT, DEVICE),
+            "uplink_queue": self._per_message(QUEUE, UPLINK),
             "transfer": self._anywhere("transfer"),
-            "latency": self.mean_s(LATENCY, UPLINK),
-            "server_queue": self.mean_s(QUEUE, SERVER),
+            "latency": self._per_message(LATENCY, UPLINK),
+            "server_queue": self._per_step(QUEUE, SERVER),
             **{kind: self._anywhere(kind) for kind in ("decode", "side_forward", "step")},
         }
 

@@ -189,8 +189,10 @@ class Scenario(Strict):
                 "profile is fixed and wire.payload_bytes is stated"
             )
         if self.deliver != "none":
-            raise ValueError("without a model the size of the side network is unknown; "
-                             "state deliver: none, or a model")
+            raise ValueError(
+                "without a model the size of the side network is unknown; "
+                "state deliver: none, or a model"
+            )
         if self.granularity == "layer" and self.side_network.taps == "all":
             raise ValueError("without a model, layer granularity needs side_network.taps as a list")
         return self

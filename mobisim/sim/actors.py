@@ -14,7 +14,6 @@ import simpy
 
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.streams import Factor, factor_stream
-from mobisim.world import Batch, Group, Part, World
 from mobisim.span import (
     DECODE,
     DOWNLOAD,
@@ -23,12 +22,13 @@ from mobisim.span import (
     LATENCY,
     NONE,
     QUEUE,
-    Row,
     SIDE_FORWARD,
     STEP,
     TRANSFER,
     WAIT,
+    Row,
 )
+from mobisim.world import Batch, Group, Part, World
 
 
 class Scene:
@@ -67,8 +67,12 @@ class Device:
         self.doing = NONE
         self.since = 0.0
         seed = scene.world.seed
-        self.forward_factor = factor_stream(seed, f"device-{index}/forward", group.forward_distribution)
-        self.encode_factor = factor_stream(seed, f"device-{index}/encode", group.encode_distribution)
+        self.forward_factor = factor_stream(
+            seed, f"device-{index}/forward", group.forward_distribution
+        )
+        self.encode_factor = factor_stream(
+            seed, f"device-{index}/encode", group.encode_distribution
+        )
 
     def next_batch(self) -> None:
         """Go on to the next mini-batch, or wait for credit, or rest."""
@@ -395,7 +399,9 @@ class Download:
             return
         factor = self.device.uplink.latency_factor
         self.kind = LATENCY
-        Alarm(self.scene.env, latency * factor() if factor else latency, self.device.rank, self._lands)
+        Alarm(
+            self.scene.env, latency * factor() if factor else latency, self.device.rank, self._lands
+        )
 
     def _lands(self, _: Any) -> None:
         self._write(NONE)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from simpy.core import EmptySchedule
 
 from mobisim.sim.actors import Device, Scene, Server
-from mobisim.world import World
 from mobisim.span import NONE, Block, Row
+from mobisim.world import World
 
 BLOCK_ROWS = 65_536  # also the row groups of spans.parquet
 
@@ -61,8 +61,10 @@ def _cut(scene: Scene, server: Server) -> Iterator[Row]:
     for device in server.devices:
         yield from _positive(device.uplink.open_rows(horizon))
     yield from _positive(server.open_rows(horizon))
-    for actor in (*server.workers, *server.downloads):
-        yield from _positive(actor.open_rows(horizon))
+    for worker in server.workers:
+        yield from _positive(worker.open_rows(horizon))
+    for download in server.downloads:
+        yield from _positive(download.open_rows(horizon))
 
 
 def _positive(rows: list[Row]) -> list[Row]:

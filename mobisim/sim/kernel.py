@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import simpy
-from simpy.core import EventPriority
+from simpy.events import EventPriority
 
 Callback = Callable[[Any], None]
 
@@ -19,9 +19,7 @@ class Alarm(simpy.Event):
     set an alarm earlier.
     """
 
-    def __init__(
-        self, env: simpy.Environment, delay: float, rank: int, callback: Callback
-    ) -> None:
+    def __init__(self, env: simpy.Environment, delay: float, rank: int, callback: Callback) -> None:
         # Event.__init__ would mark the event as pending; this one is triggered from the start.
         self.env = env
         self.callbacks = [callback]

