@@ -142,22 +142,33 @@ def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> in
     return int(config[key])
 
 
+def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, int]:
+    return {
+        "width": width,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+    }
+
+
+def _plain(width: int, heads: int) -> dict[str, int]:
+    """Attention with as many keys and values as queries, and embeddings as wide as the blocks."""
+    return _attention(width, heads, heads, width // heads) | {"embedding_width": width}
+
+
 def _opt(config: Mapping[str, Any]) -> Architecture:
-    width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    width, positions = _size(config, "hidden_size"), _size(config, "max_position_embeddings")
     bias = bool(config.get("enable_bias", True))
     pre_norm = bool(config.get("do_layer_norm_before", True))
-    positions = _size(config, "max_position_embeddings")
+    sizes = _plain(width, _size(config, "num_attention_heads"))
+    sizes["embedding_width"] = _size(config, "word_embed_proj_dim", width)
     return Architecture(
+        **sizes,
         num_layers=_size(config, "num_hidden_layers"),
-        width=width,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width // heads,
         ff_width=_size(config, "ffn_dim"),
         vocab_size=_size(config, "vocab_size"),
         max_positions=positions,
         position_rows=positions + 2,  # OPT keeps two rows before the first position
-        embedding_width=_size(config, "word_embed_proj_dim", width),
         qkv_bias=bias,
         dense_bias=bias,
         final_norm=pre_norm and not config.get("_remove_final_layer_norm", False),
@@ -166,49 +177,62 @@ def _opt(config: Mapping[str, Any]) -> Architecture:
 
 
 def _gpt2(config: Mapping[str, Any]) -> Architecture:
-    width, heads = _size(config, "n_embd"), _size(config, "n_head")
+    width = _size(config, "n_embd")
     return Architecture(
+        **_plain(width, _size(config, "n_head")),
         num_layers=_size(config, "n_layer"),
-        width=width,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width // heads,
         ff_width=_size(config, "n_inner", 4 * width),
         vocab_size=_size(config, "vocab_size"),
         max_positions=_size(config, "n_positions"),
         position_rows=_size(config, "n_positions"),
-        embedding_width=width,
         tied_head=bool(config.get("tie_word_embeddings", True)),
+    )
+
+
+def _bert(config: Mapping[str, Any]) -> Architecture:
+    rows = _size(config, "max_position_embeddings")
+    unused_rows = 2 if config.get("model_type") == "roberta" else 0
+    return Architecture(
+        **_plain(_size(config, "hidden_size"), _size(config, "num_attention_heads")),
+        num_layers=_size(config, "num_hidden_layers"),
+        ff_width=_size(config, "intermediate_size"),
+        vocab_size=_size(config, "vocab_size"),
+        max_positions=rows - unused_rows,
+        position_rows=rows,
+        type_rows=_size(config, "type_vocab_size", 2),
+        embedding_norm=True,
+        final_norm=False,
+        is_decoder=False,
     )
 
 
 def _rotary(config: Mapping[str, Any], **differences: Any) -> Architecture:
     width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    common: dict[str, Any] = {
+    kv_heads = _size(config, "num_key_value_heads", heads)
+    sizes: dict[str, Any] = {
+        **_attention(width, heads, kv_heads, _size(config, "head_dim", width // heads)),
+        "embedding_width": width,
         "num_layers": _size(config, "num_hidden_layers"),
-        "width": width,
-        "num_heads": heads,
-        "num_kv_heads": _size(config, "num_key_value_heads", heads),
-        "head_dim": _size(config, "head_dim", width // heads),
         "ff_width": _size(config, "intermediate_size"),
         "vocab_size": _size(config, "vocab_size"),
         "max_positions": _size(config, "max_position_embeddings"),
         "position_rows": 0,
-        "embedding_width": width,
         "gated_mlp": True,
         "qkv_bias": bool(config.get("attention_bias", False)),
         "dense_bias": False,
         "norm_width_factor": 1,
         "tied_head": bool(config.get("tie_word_embeddings", False)),
     }
-    return Architecture(**(common | differences))
+    return Architecture(**(sizes | differences))
 
 
 def _gemma(config: Mapping[str, Any], *, head_norm: bool) -> Architecture:
-    tied = bool(config.get("tie_word_embeddings", True))
-    head_dim = _size(config, "head_dim", 256)
     return _rotary(
-        config, norms_per_block=4, head_norm=head_norm, tied_head=tied, head_dim=head_dim
+        config,
+        norms_per_block=4,
+        head_norm=head_norm,
+        tied_head=bool(config.get("tie_word_embeddings", True)),
+        head_dim=_size(config, "head_dim", 256),
     )
 
 
@@ -221,28 +245,6 @@ def _phi(config: Mapping[str, Any]) -> Architecture:
         norm_width_factor=2,
         norms_per_block=1,  # attention and MLP run side by side from one norm
         head_bias=True,
-    )
-
-
-def _bert(config: Mapping[str, Any]) -> Architecture:
-    width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    roberta_rows = 2 if config.get("model_type") == "roberta" else 0
-    rows = _size(config, "max_position_embeddings")
-    return Architecture(
-        num_layers=_size(config, "num_hidden_layers"),
-        width=width,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width // heads,
-        ff_width=_size(config, "intermediate_size"),
-        vocab_size=_size(config, "vocab_size"),
-        max_positions=rows - roberta_rows,
-        position_rows=rows,
-        embedding_width=width,
-        type_rows=_size(config, "type_vocab_size", 2),
-        embedding_norm=True,
-        final_norm=False,
-        is_decoder=False,
     )
 
 
