@@ -142,7 +142,7 @@ def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> in
     return int(config[key])
 
 
-def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, int]:
+def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, Any]:
     return {
         "width": width,
         "num_heads": heads,
@@ -151,7 +151,7 @@ def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> dict[str
     }
 
 
-def _plain(width: int, heads: int) -> dict[str, int]:
+def _plain(width: int, heads: int) -> dict[str, Any]:
     """Attention with as many keys and values as queries, and embeddings as wide as the blocks."""
     return _attention(width, heads, heads, width // heads) | {"embedding_width": width}
 
