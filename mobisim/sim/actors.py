@@ -10,9 +10,7 @@ from collections import deque
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-import simpy
-
-from mobisim.sim.kernel import Alarm
+from mobisim.sim.kernel import Alarm, Clock
 from mobisim.sim.streams import Factor, factor_stream
 from mobisim.span import (
     DECODE,
@@ -35,7 +33,7 @@ class Scene:
     """What all actors share: the clock, the rows written so far, the world."""
 
     def __init__(self, world: World) -> None:
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.world = world
         self.rows: list[Row] = []
 
@@ -108,7 +106,7 @@ class Device:
         duration = self.batch.parts[self.part].forward_s
         if self.forward_factor is not None:
             duration *= self.forward_factor()
-        Alarm(self.scene.env, duration, self.rank, self._forward_ends)
+        Alarm(self.scene.env, self.since + duration, self.rank, self._forward_ends)
 
     def _forward_ends(self, _: Any) -> None:
         now = self._write()
@@ -119,7 +117,7 @@ class Device:
         if self.encode_factor is not None:
             duration *= self.encode_factor()
         self.doing = ENCODE
-        Alarm(self.scene.env, duration, self.rank, self._encode_ends)
+        Alarm(self.scene.env, now + duration, self.rank, self._encode_ends)
 
     def _encode_ends(self, _: Any) -> None:
         self._send(self._write())
@@ -175,7 +173,7 @@ class Uplink:
         if now > since:
             self.scene.rows.append(self._row(QUEUE, since, now, number, part))
         self.since = now
-        Alarm(self.scene.env, part.transfer_s, self.device.rank, self._carried)
+        Alarm(self.scene.env, now + part.transfer_s, self.device.rank, self._carried)
 
     def _carried(self, _: Any) -> None:
         now = self.scene.env.now
@@ -190,10 +188,9 @@ class Uplink:
         if self.latency_factor is not None:
             latency *= self.latency_factor()
         # Messages of one link arrive in the order in which they left, as on one TCP connection.
-        latency = max(latency, self.last_arrival - now)
-        self.last_arrival = now + latency
+        self.last_arrival = max(now + latency, self.last_arrival)
         self.flying.append((number, batch, part, now))
-        Alarm(self.scene.env, latency, self.device.rank, self._lands)
+        Alarm(self.scene.env, self.last_arrival, self.device.rank, self._lands)
 
     def _lands(self, _: Any) -> None:
         now = self.scene.env.now
@@ -348,7 +345,7 @@ class Worker:
             then(None)
             return
         self.doing = kind
-        Alarm(self.scene.env, duration * self.factor, self.index, then)
+        Alarm(self.scene.env, self.since + duration * self.factor, self.index, then)
 
     def _stepped(self, _: Any) -> None:
         self.server.version += 1
@@ -389,7 +386,7 @@ class Download:
         self.actor = scene.world.actors.downlink(device.index)
         self.kind = DOWNLOAD
         self.since = scene.env.now
-        Alarm(scene.env, device.group.download_s, device.rank, self._carried)
+        Alarm(scene.env, self.since + device.group.download_s, device.rank, self._carried)
 
     def _carried(self, _: Any) -> None:
         self._write(self.device.group.download_bytes)
@@ -398,10 +395,10 @@ class Download:
             self.kind = NONE
             return
         factor = self.device.uplink.latency_factor
+        if factor is not None:
+            latency *= factor()
         self.kind = LATENCY
-        Alarm(
-            self.scene.env, latency * factor() if factor else latency, self.device.rank, self._lands
-        )
+        Alarm(self.scene.env, self.since + latency, self.device.rank, self._lands)
 
     def _lands(self, _: Any) -> None:
         self._write(NONE)
