@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import zlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -147,8 +147,8 @@ class Engine:
         return float(self.streams[stream].standard_exponential())
 
     def write(self, work: Work, *, version_written: int = NONE) -> None:
-        """A row for what ends now."""
-        if self.now > work.start:
+        """A row for what ends now; none for a wait of no length."""
+        if self.now > work.start or work.kind not in {"wait", "queue"}:
             self.rows.append(_row(work, self.now, work.num_bytes, version_written, cut=False))
 
     # -- device
@@ -300,7 +300,9 @@ class Engine:
         if decode_s == 0:
             self.side_forward(worker, job)
         else:
-            self.work(worker, "decode", decode_s, lambda: self.decode_ends(worker, job))
+            self.work(
+                worker, "decode", decode_s * job.factor, lambda: self.decode_ends(worker, job)
+            )
 
     def decode_ends(self, worker: Worker, job: Job) -> None:
         """The part's activations are there."""
@@ -495,12 +497,3 @@ def _stated_sizes(scenario: Scenario, group: DeviceGroup, num_parts: int) -> lis
     messages = [len(range(part, total, num_parts)) for part in range(num_parts)]
     mtu, overhead = group.link.mtu_bytes.value, group.link.overhead_bytes.value
     return [size + len(range(0, size, mtu)) * overhead for size in messages]
-
-
-def count_rows(spans: list[Span]) -> dict[str, int]:
-    """How many spans there are of each kind, for messages of failing comparisons."""
-    counts: dict[str, int] = defaultdict(int)
-    names = {code: kind for kind, code in KIND_CODE.items()}
-    for span in spans:
-        counts[names[span.kind]] += 1
-    return dict(counts)

@@ -1,0 +1,225 @@
+"""Scenarios and worlds for tests: of stated times, and random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mobisim.cost.system import System
+from mobisim.scenario.load import loads
+from mobisim.scenario.schema import Scenario
+from mobisim.sim.engine import BLOCK_ROWS, simulate
+from mobisim.span import NONE, Block, Row, Span, SpanColumns
+from mobisim.workload import plan
+from mobisim.world import Batch, Distribution, Group, Part, World, build
+
+# Sums of dyadic times are exact, so that these tie often; of tenths some nearly tie.
+DYADIC = (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0)
+TENTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7)
+RATE = 8000.0  # bit/s: a thousand bytes a second
+
+
+def stated(
+    num_batches: int,
+    *devices: dict[str, Any],
+    step_s: Any,
+    payload_bytes: int = 1000,
+    workers: int = 1,
+    **more: Any,
+) -> Scenario:
+    """A timing-only scenario of stated times; `more` are further top-level keys."""
+    document = {
+        "name": "stated",
+        "wire": {"payload_bytes": payload_bytes},
+        "training": None,
+        "num_batches": num_batches,
+        "deliver": "none",
+        "devices": list(devices),
+        "server": {"profile": {"kind": "fixed", "step_s": step_s}, "workers": workers},
+        **more,
+    }
+    return loads(yaml.safe_dump(document))
+
+
+def device(
+    forward_s: Any,
+    *,
+    encode_s: Any = 0.0,
+    transfer_s: float = 1.0,
+    payload_bytes: int = 1000,
+    latency: Any = 0,
+    run_ahead: int = 1000,
+    count: int = 1,
+    **link: Any,
+) -> dict[str, Any]:
+    """A group of devices whose link takes `transfer_s` for `payload_bytes` without overhead."""
+    return {
+        "profile": {"kind": "fixed", "forward_s": forward_s, "encode_s": encode_s},
+        "link": {
+            "kind": "constant",
+            "uplink": f"{payload_bytes * 8 / transfer_s!r} bit/s",
+            "latency": latency,
+            "overhead_bytes": 0,
+            **link,
+        },
+        "run_ahead": run_ahead,
+        "count": count,
+    }
+
+
+def world_of(scenario: Scenario) -> World:
+    """The world of a timing-only scenario."""
+    return build(System(scenario), plan(scenario).workload)
+
+
+def spans_of(world: World, block_rows: int = BLOCK_ROWS) -> list[Span]:
+    """Every span of the main engine."""
+    return [Span(*row) for block in simulate(world, block_rows) for row in block.rows]
+
+
+def columns_of(world: World) -> SpanColumns:
+    """Every span of the main engine, as columns."""
+    return SpanColumns.concatenate(block.columns for block in simulate(world))
+
+
+def blocks_of(spans: Sequence[Span], size: int) -> list[Block]:
+    """Spans cut into blocks of `size` rows."""
+    rows: list[Row] = list(spans)
+    return [Block(rows[at : at + size]) for at in range(0, len(rows), size)]
+
+
+class _Times:
+    """Durations of one random scenario, all of one sort."""
+
+    def __init__(self, choose: Random) -> None:
+        self.choose = choose
+        self.simple = choose.choice([DYADIC, DYADIC, TENTHS, None])
+
+    def one(self) -> float:
+        """A duration above zero."""
+        if self.simple is not None:
+            return self.choose.choice(self.simple)
+        return self.choose.uniform(0.001, 3.0)
+
+    def or_zero(self) -> float:
+        """A duration, or zero half of the time."""
+        return self.choose.choice([0.0, self.one()])
+
+
+def _distribution(choose: Random) -> Distribution:
+    return "exponential" if choose.random() < 0.2 else "constant"
+
+
+def random_scenario(choose: Random) -> Scenario:
+    """A scenario of stated times and payload: everything that a YAML file can ask of timing."""
+    times = _Times(choose)
+
+    def duration(mean: float) -> dict[str, Any]:
+        return {"mean": f"{mean!r} s", "distribution": _distribution(choose)}
+
+    def group() -> dict[str, Any]:
+        return {
+            "profile": {
+                "kind": "fixed",
+                "forward_s": duration(times.one()),
+                "encode_s": duration(times.or_zero()),
+            },
+            "link": {
+                "kind": "constant",
+                "uplink": f"{choose.choice([RATE, 2 * RATE, 7777.0])!r} bit/s",
+                "latency": duration(times.or_zero()),
+                "overhead_bytes": choose.choice([0, 0, 40]),
+                "mtu_bytes": choose.choice([100, 250, 1500]),
+            },
+            "run_ahead": choose.choice([1, 1, 2, 3, 5, 100]),
+            "count": choose.choice([1, 1, 2, 3]),
+        }
+
+    delivers = choose.random() < 0.3
+    num_taps = choose.choice([1, 2, 3, 4])
+    return stated(
+        choose.randint(1, 12),
+        *(group() for _ in range(choose.choice([1, 1, 2]))),
+        step_s=duration(times.one()),
+        workers=choose.choice([1, 1, 2, 3]),
+        payload_bytes=choose.choice([1000, 500, 1234]),
+        seed=choose.randint(0, 1000),
+        granularity=choose.choice(["batch", "layer"]),
+        side_network={"bottleneck": 8, "taps": sorted(choose.sample(range(1, 7), num_taps))},
+        deliver="side_network" if delivers else "none",
+        horizon=choose.choice([None, None, f"{times.one() * choose.randint(1, 12)!r} s"]),
+        **({"model": "opt-125m"} if delivers else {}),
+    )
+
+
+def random_world(choose: Random) -> World:
+    """A world that no scenario of stated times gives: ragged mini-batches, decode times."""
+    times = _Times(choose)
+    num_taps = choose.choice([0, 0, 1, 2, 4])  # 0: batch granularity
+    groups = tuple(
+        _random_group(choose, times, num_taps) for _ in range(choose.choice([1, 1, 2, 3]))
+    )
+    return World(
+        seed=choose.randint(0, 1000),
+        groups=groups,
+        num_workers=choose.choice([1, 1, 2, 4]),
+        deliver=choose.random() < 0.5,
+        horizon_s=choose.choice([None, None, times.one() * choose.randint(1, 20)]),
+        step_distribution=_distribution(choose),
+    )
+
+
+def _random_group(choose: Random, times: _Times, num_taps: int) -> Group:
+    num_batches = choose.randint(1, 10)
+    shapes = choose.choice([1, 2, 4])
+    ragged = shapes > 1 or choose.random() < 0.2
+    order = [choose.randrange(shapes) for _ in range(num_batches)]
+    download_bytes = choose.choice([1000, 500, 1777])
+    rate = choose.choice([RATE, 2 * RATE, 7777.0])
+    return Group(
+        count=choose.choice([1, 1, 2]),
+        run_ahead=choose.choice([1, 1, 2, 3, 4, 50]),
+        num_batches=num_batches,
+        batches=tuple(_random_batch(choose, times, num_taps, rate) for _ in range(shapes)),
+        order=np.array(order, dtype=np.int32) if ragged else None,
+        mtu_bytes=1500,
+        overhead_bytes=0,
+        uplink_bits_per_s=rate,
+        downlink_bits_per_s=RATE,
+        latency_s=times.or_zero(),
+        download_bytes=download_bytes,
+        download_s=download_bytes * 8 / RATE,
+        forward_distribution=_distribution(choose),
+        encode_distribution=_distribution(choose),
+        latency_distribution=_distribution(choose),
+    )
+
+
+def _random_batch(choose: Random, times: _Times, num_taps: int, rate: float) -> Batch:
+    taps = sorted(choose.sample(range(1, 9), num_taps)) if num_taps else [NONE]
+    sizes = [choose.choice([250, 500, 1000, 1234]) for _ in taps]
+    return Batch(
+        parts=tuple(
+            Part(
+                tap=tap,
+                forward_s=times.one(),
+                encode_s=times.or_zero(),
+                num_bytes=size,
+                transfer_s=size * 8 / rate,
+                decode_s=times.or_zero(),
+                side_forward_s=times.or_zero() if num_taps else 0.0,
+            )
+            for tap, size in zip(taps, sizes, strict=True)
+        ),
+        step_s=times.one(),
+    )
+
+
+def without_horizon(world: World) -> World:
+    """The same world, run to its end."""
+    return replace(world, horizon_s=None)
