@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mobisim.span import KINDS, NONE, STEP, SpanColumns
+from mobisim.span import DTYPES, KINDS, NONE, STEP, SpanColumns
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -77,26 +77,20 @@ class SpanWriter(_TableWriter):
 
     def __init__(self, path: Path, actors: tuple[str, ...]) -> None:
         super().__init__(path, SPANS)
-        self._kinds, self._actors = pa.array(KINDS), pa.array(actors)
+        self._names = (_words(KINDS), _words(actors))
 
     def add(self, columns: SpanColumns) -> None:
         """Append a block of spans."""
-        plain = [_nullable(getattr(columns, f.name)) for f in fields(columns)[4:-1]]
-        kind = columns.kind.astype(np.int32)
+        kinds, actors = self._names
+        plain = [getattr(columns, field.name) for field in fields(columns)[2:]]
         self._write(
             [
-                pa.DictionaryArray.from_arrays(pa.array(kind), self._kinds),
-                pa.DictionaryArray.from_arrays(pa.array(columns.actor), self._actors),
-                pa.array(columns.start),
-                pa.array(columns.end),
-                *plain,
-                pa.array(columns.cut),
+                pa.DictionaryArray.from_arrays(_array(columns.kind.astype(np.int32)), kinds),
+                pa.DictionaryArray.from_arrays(_array(columns.actor), actors),
+                *(_array(column, column != NONE) for column in plain[:-1]),
+                _array(columns.cut),
             ]
         )
-
-
-def _nullable(column: NDArray[Any]) -> Any:
-    return pa.array(column, mask=column == NONE)
 
 
 class StepWriter(_TableWriter):
@@ -118,28 +112,51 @@ class StepWriter(_TableWriter):
         if not len(steps):
             return
         epoch = steps.batch // self._batches_per_epoch if self._batches_per_epoch else None
-        count = len(steps)
         self._write(
             [
-                pa.array(steps.version_written),
-                pa.array(steps.end),
-                pa.array(steps.device),
-                pa.array(steps.batch),
-                _or_nulls(epoch, count, pa.int32()),
-                pa.array(steps.version_read),
-                pa.array(steps.version_written),
-                pa.array(steps.version_written - 1 - steps.version_read),
-                _or_nulls(num_samples, count, pa.int64()),
-                _or_nulls(loss, count, pa.float64()),
-                _or_nulls(metric, count, pa.float64()),
+                _array(steps.version_written),
+                _array(steps.end),
+                _array(steps.device),
+                _array(steps.batch),
+                _or_nulls(epoch, len(steps), np.int32),
+                _array(steps.version_read),
+                _array(steps.version_written),
+                _array(steps.version_written - 1 - steps.version_read),
+                _or_nulls(num_samples, len(steps), np.int64),
+                _or_nulls(loss, len(steps), np.float64),
+                _or_nulls(metric, len(steps), np.float64),
             ]
         )
 
 
-def _or_nulls(values: NDArray[Any] | None, count: int, sort: Any) -> Any:
+def _or_nulls(values: NDArray[Any] | None, count: int, dtype: type[np.generic]) -> Any:
     if values is None:
-        return pa.nulls(count, sort)
-    return pa.array(values, type=sort, from_pandas=True)
+        return _array(np.zeros(count, dtype), np.zeros(count, np.bool_))
+    values = values.astype(dtype)
+    return _array(values, ~np.isnan(values))
+
+
+# Arrow's own conversions from and to numpy look for pandas, whose import costs more than a whole
+# timing-only run; buffers do without.
+
+
+def _array(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> Any:
+    """An arrow array over the memory of `values`; null where not `valid`."""
+    is_bool = values.dtype == np.bool_
+    data = np.packbits(values, bitorder="little") if is_bool else np.ascontiguousarray(values)
+    bitmap = None
+    if valid is not None and not valid.all():
+        bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    sort = pa.bool_() if is_bool else pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(sort, len(values), [bitmap, pa.py_buffer(data)])
+
+
+def _words(words: Sequence[str]) -> Any:
+    """An arrow array of strings."""
+    encoded = [word.encode() for word in words]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(words), buffers)
 
 
 def read_spans(path: Path) -> Iterator[SpanColumns]:
@@ -150,12 +167,24 @@ def read_spans(path: Path) -> Iterator[SpanColumns]:
 
 
 def _columns(table: pa.Table) -> SpanColumns:
-    values: list[Any] = []
-    for name in table.column_names:
-        column = table.column(name).combine_chunks()
-        if name in ("kind", "actor"):
-            column = column.indices
-        elif column.null_count:
-            column = column.fill_null(NONE)
-        values.append(column.to_numpy(zero_copy_only=False))
-    return SpanColumns(*values)
+    columns = (table.column(name).combine_chunks() for name in table.column_names)
+    return SpanColumns(*(_values(c, t) for c, t in zip(columns, DTYPES, strict=True)))
+
+
+def _values(column: Any, dtype: type[np.generic]) -> NDArray[Any]:
+    """The values of an arrow array as numpy, NONE for nulls."""
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    bitmap, data = column.buffers()
+    window = slice(column.offset, column.offset + len(column))
+    if pa.types.is_boolean(column.type):
+        return _bits(data, window)
+    values = np.frombuffer(data, column.type.to_pandas_dtype())[window].astype(dtype)
+    if bitmap is not None:
+        values[~_bits(bitmap, window)] = NONE
+    return values
+
+
+def _bits(buffer: Any, window: slice) -> NDArray[np.bool_]:
+    bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little")
+    return bits[window].astype(np.bool_)
