@@ -14,6 +14,7 @@ from mobisim.scenario import catalog
 from mobisim.scenario.load import validate_profile
 from mobisim.scenario.profiles import TransformerProfile
 
+_AUTO: Any = transformers  # its constructors carry no types
 BATCH, LENGTH = 3, 48
 
 
@@ -36,7 +37,7 @@ def _config(profile: TransformerProfile) -> Any:
 def _headless(profile: TransformerProfile, sizes: Architecture) -> Any:
     options = {} if sizes.is_decoder else {"add_pooling_layer": False}
     with torch.device("meta"):
-        return transformers.AutoModel.from_config(_config(profile), **options)
+        return _AUTO.AutoModel.from_config(_config(profile), **options)
 
 
 @pytest.mark.parametrize("name", catalog.names("models"))
@@ -47,7 +48,7 @@ def test_parameters_equal_numel_of_the_module(name: str) -> None:
     assert sizes.backbone_parameters == _numel(_headless(profile, sizes))
     if sizes.is_decoder:
         with torch.device("meta"):
-            whole = transformers.AutoModelForCausalLM.from_config(_config(profile))
+            whole = _AUTO.AutoModelForCausalLM.from_config(_config(profile))
         assert sizes.language_model_parameters == _numel(whole) == profile.num_parameters
 
 

@@ -79,3 +79,24 @@ def test_a_stated_payload_is_split_without_loss() -> None:
     """With layer granularity the parts of a stated payload add up to it."""
     parts = payload_parts(Wire(payload_bytes=1001), None, 0, 4, by_layer=True)
     assert parts == (251, 250, 250, 250)
+
+
+def test_stored_activations_are_what_autograd_keeps() -> None:
+    """Bytes kept for the backward, decoded taps included, within five per cent."""
+    lengths = [40, 60, 28]
+    shape = BatchShape.of_lengths(lengths)
+    taps = [torch.randn(shape.num_tokens, WIDTH) for _ in range(TAPS)]
+    side_network = _real()
+    weights = {p.untyped_storage().data_ptr() for p in side_network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.is_floating_point():
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = side_network.loss(taps, Ragged.of(torch.tensor(lengths)), torch.tensor([0, 1, 0]))
+        assert loss.requires_grad
+    assert COST.stored_bytes(shape) == pytest.approx(sum(kept.values()), rel=0.05)
