@@ -28,6 +28,12 @@ class InputError(MobisimError):
         self.expected, self.got, self.hint = expected, got, hint
         super().__init__(self._text())
 
+    def placed(self, where: str | None) -> InputError:
+        """The same error with another word on where it is."""
+        return InputError(
+            self.message, where=where, expected=self.expected, got=self.got, hint=self.hint
+        )
+
     def _text(self) -> str:
         details = [
             self.message,

@@ -18,6 +18,8 @@ from mobisim.world import Workload
 if TYPE_CHECKING:
     from mobisim.training.data import TaskData
 
+MAX_MINI_BATCHES, MAX_SAMPLE_VISITS = 1_000_000, 100_000_000
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -63,13 +65,17 @@ def _from_data(training: Training, seed: int) -> Planned:
     # Reading data costs start-up time that timing-only scenarios must not pay.
     from mobisim.training.data import load_task, mini_batches  # noqa: PLC0415
 
-    data = load_task(
-        training.task,
-        backbone=training.backbone,
-        sequence_length=training.sequence_length,
-        num_samples=training.num_samples,
-        seed=seed,
-    )
+    try:
+        data = load_task(
+            training.task,
+            backbone=training.backbone,
+            sequence_length=training.sequence_length,
+            num_samples=training.num_samples,
+            seed=seed,
+        )
+    except InputError as error:
+        raise error if error.where else error.placed("training") from error
+    _check_length(len(data.train), training)
     samples = mini_batches(len(data.train), training.batch_size, training.epochs, seed)
     lengths = data.train.lengths
     shapes = [_shape(training, lengths[batch].tolist()) for batch in samples]
@@ -79,6 +85,23 @@ def _from_data(training: Training, seed: int) -> Planned:
     real = sum(int(lengths[batch].sum()) for batch in samples)
     sent = sum(shape.num_tokens for shape in shapes)
     return Planned(Workload(len(samples), distinct, order), data, tuple(samples), 1 - real / sent)
+
+
+def _check_length(num_samples: int, training: Training) -> None:
+    """Refuse a training whose mini-batches would not fit in memory as a list.
+
+    Raises:
+        InputError: too many of them.
+    """
+    per_epoch = -(-num_samples // training.batch_size)
+    most = min(MAX_MINI_BATCHES // per_epoch, MAX_SAMPLE_VISITS // num_samples)
+    if training.epochs > most:
+        raise InputError(
+            "longer than any training that mobisim plans",
+            where="training.epochs",
+            expected=f"at most {most} with {num_samples} samples, {per_epoch} mini-batches each",
+            got=str(training.epochs),
+        )
 
 
 def _shape(training: Training, lengths: Sequence[int]) -> BatchShape:

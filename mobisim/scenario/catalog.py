@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from mobisim.errors import InputError, unknown_name
+from mobisim.errors import InputError, nearest, unknown_name
 from mobisim.scenario.document import Document, parse, read_text
 
 PROFILE_KINDS = ("devices", "servers", "links", "models")
@@ -51,15 +52,29 @@ def scenario(path_or_name: str) -> Document:
         InputError: neither exists, or the file cannot be read.
     """
     path = Path(path_or_name)
-    is_name = path.suffix == "" and len(path.parts) == 1 and not path.exists()
+    is_name = path.suffix == "" and len(path.parts) == 1 and not os.path.lexists(path)
     if not is_name:
+        _check_there(path)
         return _read(path, str(path))
     if path_or_name not in scenario_names():
         raise unknown_name("scenario file or shipped scenario", path_or_name, scenario_names())
     return _read(shipped("scenarios") / f"{path_or_name}.yaml", f"scenarios/{path_or_name}.yaml")
 
 
+def _check_there(path: Path) -> None:
+    """Refuse a missing file, with the shipped scenario that may be meant.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if os.path.lexists(path):
+        return
+    guess = nearest(path.stem, scenario_names())
+    hint = f"did you mean the shipped scenario {guess!r}?" if guess else None
+    raise InputError("no such file", where=str(path), expected="a scenario file (YAML)", hint=hint)
+
+
 def _read(path: Path, shown: str) -> Document:
     if path.is_dir():
         raise InputError("this is a directory", where=shown, expected="a YAML file")
-    return parse(read_text(path, "scenario or profile"), shown)
+    return parse(read_text(path, "YAML"), shown)

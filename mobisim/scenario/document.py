@@ -16,12 +16,14 @@ Location = tuple[Key, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
+MAX_DIGITS = 400  # a longer integer is beyond every limit, and Python may refuse to read it
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core scalars: `1e-3` is a float, `no` a word, `1:30` no number."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+_Loader.yaml_implicit_resolvers = {}  # its own, or adding one would copy those of YAML 1.1
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:
@@ -54,14 +56,16 @@ def read_text(path: Path, kind: str) -> str:
         InputError: it is missing, a directory, too large or not UTF-8.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"too large for a {kind}", where=str(path), expected="at most 1 MiB")
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) <= MAX_BYTES:
+            return content.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise InputError(
-            f"cannot be read: {reason}", where=str(path), expected=f"a {kind} file (YAML)"
+            f"cannot be read: {reason}", where=str(path), expected=f"a {kind} file"
         ) from error
+    raise InputError(f"too large for a {kind} file", where=str(path), expected="at most 1 MiB")
 
 
 def parse(text: str, source: str) -> Document:
@@ -74,41 +78,62 @@ def parse(text: str, source: str) -> Document:
         _refuse_tags_and_aliases(text, source)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise _syntax_error(error, source) from error
+        raise _syntax_error(error, text, source) from error
     if not isinstance(node, yaml.MappingNode):
-        raise InputError("no mapping", where=source, expected="keys and values", got=_sort(node))
+        raise InputError(
+            "no mapping", where=source, expected="keys and values, as in `seed: 0`", got=_sort(node)
+        )
     places: dict[Location, str] = {}
     return Document(_value(node, (), source, places), places)
 
 
 def parse_value(text: str, source: str) -> Any:
-    """The value that a piece of YAML such as `20 Mbit/s` or `{codec: int8}` holds."""
-    return parse(f"value: {text}" if text.strip() else "value: ''", source).data["value"]
+    """The value that a piece of YAML such as `20 Mbit/s` or `{codec: int8}` holds.
+
+    Raises:
+        InputError: as `parse`; also where the text holds more than one value.
+    """
+    if "\n" in text:
+        raise InputError("one value goes on one line", where=source)
+    try:
+        return parse(f"value: {text}" if text.strip() else "value: ''", source).data["value"]
+    except InputError as error:  # the line of a one-line text says nothing
+        raise error.placed(source) from error
 
 
 def _refuse_tags_and_aliases(text: str, source: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        where = f"{source}:{event.start_mark.line + 1}"
+        where = f"{source}:{event.start_mark.line + 1 if event.start_mark else 1}"
+        tag = getattr(event, "tag", None)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise InputError("aliases and anchors are refused", where=where, hint="write it out")
-        if getattr(event, "tag", None):
-            raise InputError(f"the tag {event.tag} is refused", where=where, hint="leave it out")
+        if tag:
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            raise InputError(f"the tag {shown} is refused", where=where, hint="leave it out")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise InputError("nested too deep", where=where, expected=f"{MAX_DEPTH} levels at most")
 
 
-def _syntax_error(error: yaml.YAMLError, source: str) -> InputError:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{source}:{mark.line + 1}" if mark else source
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return InputError(f"this is not YAML: {problem}", where=where)
+def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> InputError:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"it holds the control character {ord(text[error.position]):#04x}"
+    else:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = str(getattr(error, "problem", error))
+        if problem.startswith("but "):
+            problem = f"{getattr(error, 'context', '')}, {problem}"
+    return InputError(f"this is not YAML: {problem}", where=f"{source}:{line}")
 
 
 def _sort(node: yaml.Node | None) -> str:
-    return "nothing" if node is None else f"a {node.id}"
+    if node is None:
+        return "nothing: the file is empty"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
 
 
 def _value(node: yaml.Node, at: Location, source: str, places: dict[Location, str]) -> Any:
@@ -130,7 +155,12 @@ def _mapping(
             raise InputError("a key is no word", where=where)
         key = str(key_node.value)
         if key in mapping:
-            raise InputError(f"the key {key!r} stands twice", where=where, hint="keep one of them")
+            raise InputError(
+                f"the key {key!r} stands twice",
+                where=where,
+                got=f"the first one at {places[*at, key]}",
+                hint="keep one of them",
+            )
         mapping[key] = _value(value_node, (*at, key), source, places)
         places[*at, key] = where
     return mapping
@@ -144,7 +174,7 @@ def _scalar(node: yaml.Node) -> Any:
         case "bool":
             return text.lower() == "true"
         case "int":
-            return int(text) if len(text) <= 400 else float("inf")
+            return int(text) if len(text) <= MAX_DIGITS else float("inf")
         case "float":
             return float(text.replace(".inf", "inf").replace(".nan", "nan").lower())
         case _:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from mobisim.errors import InputError, nearest
+from mobisim.errors import InputError, nearest, unknown_name
 from mobisim.scenario import catalog
 from mobisim.scenario.document import Document, Key, Location, parse, parse_value
 from mobisim.scenario.models import read_model
 from mobisim.scenario.schema import Scenario
 
 _PATH_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+|\*)\]")
+MAX_VALUE, MAX_OVERRIDE, MAX_OTHERS = 60, 120, 200  # characters shown of what may be long
 
 
 def load(path_or_name: str, overrides: Sequence[str] = ()) -> Scenario:
@@ -46,7 +49,7 @@ def resolve(document: Document, overrides: Sequence[str] = ()) -> Scenario:
 
 def _apply(document: Document, override: str) -> None:
     path, equals, text = override.partition("=")
-    where = f"--set {override}"
+    where = f"--set {_short(override, MAX_OVERRIDE)}"
     if not equals or not path.strip():
         raise InputError("no override", where=where, expected="PATH=VALUE, e.g. seed=1")
     value = parse_value(text, where)
@@ -78,9 +81,14 @@ def _expand(document: Document, parts: Sequence[Key], where: str) -> list[Locati
 def _descend(document: Document, at: Location, part: Key, where: str) -> list[Location]:
     below = _children(document, at, part, where)
     for place in below:
+        if isinstance(part, str) and _get(document.data, place) is None:
+            if not at and part not in Scenario.model_fields:
+                raise unknown_name("key", part, Scenario.model_fields, where=where)
+            _put(document, place, {}, where)  # what is not stated has its defaults
         _inline(document, place)
-        if not isinstance(_get(document.data, place), dict | list):
-            raise InputError(f"nothing lies below {_show(place)}", where=where)
+        value = _get(document.data, place)
+        if not isinstance(value, dict | list):
+            raise InputError(f"nothing lies below {_show(place)}", where=where, got=_yaml(value))
     return below
 
 
@@ -89,11 +97,14 @@ def _children(document: Document, at: Location, part: Key, where: str) -> list[L
     if part == "*" and isinstance(container, list):
         return [(*at, index) for index in range(len(container))]
     if isinstance(part, int) != isinstance(container, list) or part == "*":
-        sort = "a list" if isinstance(container, list) else "a mapping"
-        raise InputError(f"{_show(at) or 'the scenario'} is {sort}", where=where)
+        name = _show(at) or "the scenario"
+        if isinstance(container, list):
+            hint = f"write {name}[0], or {name}[*] for all of them"
+            raise InputError(f"{name} is a list", where=where, hint=hint)
+        raise InputError(f"{name} is no list", where=where, expected="the name of one of its keys")
     if isinstance(part, int) and part >= len(container):
         raise InputError(
-            f"no {_show((*at, part))}", where=where, expected=f"at most [{len(container) - 1}]"
+            f"no {_show((*at, part))}", where=where, expected=f"an index below {len(container)}"
         )
     return [(*at, part)]
 
@@ -172,68 +183,125 @@ def validate_profile(kind: type[Any], document: Document) -> Any:
 
 
 def _readable(error: ValidationError, document: Document) -> InputError:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    at = _real_location(first["loc"], document.data)
-    if first["type"] == "unknown_key":
-        at = (*at, first["ctx"]["key"])
-    # A list whose item failed counts as failed too: that is no problem of its own.
-    others = sum(first["loc"][: len(p["loc"])] != p["loc"] for p in problems[1:])
-    silent = first["type"] in _NO_VALUE or isinstance(first["input"], dict)
-    got = None if silent else _short(first["input"])
+    problems = [(_location(p, document.data), p) for p in error.errors(include_url=False)]
+    # A union or a list fails with its items: the innermost problem is the one to read.
+    first = problems[0][0]
+    at, problem = max(
+        ((at, p) for at, p in problems if at[: len(first)] == first), key=lambda pair: len(pair[0])
+    )
+    others = dict.fromkeys(_show(a) for a, _ in problems if a != at[: len(a)])
+    silent = problem["type"] in _NO_VALUE or isinstance(problem["input"], dict)
     return InputError(
-        _message(first),
+        " or ".join(dict.fromkeys(_message(p, at) for a, p in problems if a == at)).replace(
+            " or expected:", ", or"
+        ),
         where=f"{place_of(document, at)}: {_show(at) or 'the scenario'}",
-        got=got,
-        hint=f"({others} more like this)" if others else None,
+        got=None if silent else _short(_yaml(problem["input"])),
+        hint=f"also wrong: {_short(', '.join(others), MAX_OTHERS)}" if others else None,
     )
 
 
-_NO_VALUE = ("unknown_key", "missing", "union_tag_not_found")
+_NO_VALUE = ("unknown_key", "of_key", "missing", "union_tag_not_found")
 
 
-def _real_location(loc: tuple[Key, ...], data: Any) -> Location:
-    """The location without what pydantic adds to it: the names of union members."""
+def _location(problem: ErrorDetails, data: Any) -> Location:
+    """Where the problem stands, without what pydantic adds: the names of union members."""
     at: list[Key] = []
+    loc, missing = problem["loc"], problem["type"] == "missing"
     for key in loc:
-        if isinstance(data, dict) and (key in data or key == loc[-1]):
+        if isinstance(data, dict) and (key in data or (missing and key == loc[-1])):
             data = data.get(key)
         elif isinstance(data, list) and isinstance(key, int) and key < len(data):
             data = data[key]
         else:
             continue
         at.append(key)
-    if at and at[-1] == "value" and at != list(loc):
+    if "key" in problem.get("ctx", {}):
+        at.append(problem["ctx"]["key"])
+    elif at and at[-1] == "value" and at != list(loc):
         at.pop()
     return tuple(at)
 
 
-def _message(problem: ErrorDetails) -> str:
-    context = problem.get("ctx", {})
-    match problem["type"]:
-        case "missing":
-            return "this key is missing"
-        case "value_error":
-            return str(context["error"])
-        case "literal_error" | "union_tag_invalid":
-            return _choice(str(problem["input"]), context)
-        case "union_tag_not_found":
-            return "kind is missing; expected: kind: roofline with rates, or kind: fixed with times"
-        case "too_short":
-            return f"expected: at least {context['min_length']}"
-        case "tuple_type":
-            return "expected: a list"
-    text = problem["msg"].removeprefix("Input should be ")
-    return f"expected: {text}" if text != problem["msg"] else text
+_PLAIN = {
+    "missing": "this key is missing",
+    "union_tag_not_found": (
+        "kind is missing; expected: kind: roofline with rates, or kind: fixed with times"
+    ),
+    "tuple_type": "expected: a list",
+    "string_type": "expected: text",
+    "string_pattern_mismatch": (
+        "expected: up to 100 letters, digits, dots, dashes and underscores, "
+        "the first a letter or digit"
+    ),
+    "finite_number": "expected: a finite number",
+}
+# What pydantic calls its types, as people say it.
+_SORTS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+
+
+def _message(problem: ErrorDetails, at: Location) -> str:
+    sort, context = problem["type"], problem.get("ctx", {})
+    if sort in _PLAIN:
+        return _PLAIN[sort]
+    if sort == "value_error":
+        return str(context["error"])
+    if sort in ("literal_error", "union_tag_invalid"):
+        return _choice(str(problem["input"]), context)
+    if sort in ("model_type", "model_attributes_type", "dict_type"):
+        name = "the name of a profile, or " if _profile_kind(at) else ""
+        return f"expected: {name}a mapping of keys and values"
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            return f"expected: a number {words} {context[bound]}"
+    for bound, words in (("min_length", "at least"), ("max_length", "at most")):
+        if bound in context:
+            return f"expected: {words} {context[bound]} in the list"
+    return _other(sort, problem["msg"])
+
+
+def _other(sort: str, text: str) -> str:
+    kind = sort.split("_", 1)[0]
+    if kind in _SORTS:
+        return f"expected: {_SORTS[kind]}"
+    expected = text.removeprefix("Input should be ")
+    return f"expected: {expected}" if expected != text else text
 
 
 def _choice(got: str, context: dict[str, Any]) -> str:
     expected = re.findall(r"'([^']*)'", str(context.get("expected") or context["expected_tags"]))
     guess = nearest(str(context.get("tag", got)), expected)
     hint = f"; did you mean {guess!r}?" if guess else ""
-    return f"expected: one of {', '.join(expected)}{hint}"
+    among = "one of " if len(expected) > 1 else ""
+    return f"expected: {among}{', '.join(expected)}{hint}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _yaml(value: Any) -> str:
+    """A value as it would be written in a scenario."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+
+
+def _short(text: str, limit: int = MAX_VALUE) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+@contextmanager
+def placing_errors(document: Document) -> Iterator[None]:
+    """Give errors that name a field of the scenario the file and line where it stands."""
+    try:
+        yield
+    except InputError as error:
+        at = _field(error.where)
+        if at is None:
+            raise
+        raise error.placed(f"{place_of(document, at)}: {error.where}") from error
+
+
+def _field(where: str | None) -> Location | None:
+    """The field that an error names, if it names one."""
+    try:
+        at = tuple(_parse_path(where or "", ""))
+    except InputError:
+        return None
+    return at if at and at[0] in Scenario.model_fields else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mobisim.scenario.quantities import (
     Bandwidth,
@@ -23,6 +23,7 @@ from mobisim.scenario.quantities import (
     Strict,
     TimeOrZero,
     is_number,
+    problem_of,
 )
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -153,6 +154,14 @@ class TransformerProfile(Profile):
     config: dict[str, Any]
     source: str = "stated"
     num_parameters: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _numbers_are_finite(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for key, value in config.items():
+            if is_number(value) and not math.isfinite(value):
+                raise problem_of(key, "expected: a finite number")
+        return config
 
 
 DeviceProfile = Annotated[FixedDevice | Roofline, Field(discriminator="kind")]

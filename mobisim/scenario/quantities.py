@@ -56,6 +56,11 @@ def unknown_key(key: str, known: list[str]) -> PydanticCustomError:
     )
 
 
+def problem_of(key: str, message: str) -> PydanticCustomError:
+    """The error of one key of a mapping, found by looking at several of them."""
+    return PydanticCustomError("of_key", "{message}", {"key": key, "message": message})
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` is an int or a float (a bool is neither)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -85,10 +90,7 @@ class Quantity:
             return self.dimension.parse(value)
         if self.zero and is_number(value) and value == 0:
             return 0.0
-        missing = "the unit is missing; " if is_number(value) else ""
-        raise ValueError(
-            f"{missing}expected: a {self.dimension.name} such as '{self.dimension.example}'"
-        )
+        raise ValueError(_unit_missing(value, self.dimension))
 
     def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
@@ -101,6 +103,16 @@ class Quantity:
     ) -> JsonSchemaValue:
         types = ["string", "number"] if self.zero else "string"
         return {"type": types, "examples": [self.dimension.example]}
+
+
+def _unit_missing(value: Any, dimension: Dimension) -> str:
+    """What to say of a value that is no text with a unit."""
+    expected = f"{dimension.name} such as '{dimension.example}'"
+    if not is_number(value):
+        return f"expected: a {expected}"
+    if not math.isfinite(value):
+        return f"expected: a finite {expected}"
+    return f"the unit is missing; expected: a {expected}"
 
 
 class _ByteCount:
@@ -176,6 +188,14 @@ def _takes_time(duration: Duration) -> Duration:
 PositiveDuration = Annotated[Duration, AfterValidator(_takes_time)]
 
 
+def _has_size(value: Any) -> bool:
+    return is_number(value) or isinstance(value, Duration)
+
+
+def _size(value: Any) -> float:
+    return value.mean if isinstance(value, Duration) else float(value)
+
+
 class Sourced(Strict, Generic[T]):
     """A value and where it comes from.
 
@@ -195,12 +215,12 @@ class Sourced(Strict, Generic[T]):
 
     @model_validator(mode="after")
     def _assumed_has_range(self) -> Self:
-        if self.source != "assumed" or not is_number(self.value):
+        if self.source != "assumed" or not _has_size(self.value):
             return self
         if self.range is None:
             raise ValueError("an assumed value needs a range: [low, high]")
-        low, high = self.range
-        if not low <= self.value <= high:  # type: ignore[operator]  # T is a number here
+        low, high = map(_size, self.range)
+        if not low <= _size(self.value) <= high:
             raise ValueError("expected: a range that contains the value")
         return self
 

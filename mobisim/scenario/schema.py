@@ -14,7 +14,7 @@ from mobisim.scenario.profiles import (
     ModelProfile,
     ServerProfile,
 )
-from mobisim.scenario.quantities import PositiveByteCount, Strict, Time
+from mobisim.scenario.quantities import PositiveByteCount, Strict, Time, problem_of
 
 SCHEMA_VERSION = 1
 
@@ -39,7 +39,7 @@ class SideNetwork(Strict):
     @model_validator(mode="after")
     def _taps_ascend(self) -> Self:
         if self.taps != "all" and (not self.taps or list(self.taps) != sorted(set(self.taps))):
-            raise ValueError("expected: taps: all, or layers in ascending order, each once")
+            raise problem_of("taps", "expected: all, or layers in ascending order, each once")
         return self
 
 
@@ -108,7 +108,7 @@ class Training(Strict):
     @model_validator(mode="after")
     def _stop_needs_target(self) -> Self:
         if self.stop_at_target and self.target is None:
-            raise ValueError("stop_at_target needs a target: {metric: …, value: …}")
+            raise problem_of("stop_at_target", "this needs a target: {metric: …, value: …}")
         return self
 
 
@@ -167,15 +167,20 @@ class Scenario(Strict):
         if self.training is not None:
             stated = [k for k, v in {"num_batches": self.num_batches, **shape}.items() if v]
             if stated:
-                raise ValueError(f"{stated[0]} goes with training: null; training states its own")
+                raise problem_of(
+                    stated[0], "this goes with training: null; training states its own"
+                )
             return self
         if self.num_batches is None:
-            raise ValueError("training: null needs num_batches (mini-batches per device)")
+            raise problem_of(
+                "num_batches", "this key is missing; without training it says how many mini-batches"
+            )
         missing = [key for key, value in shape.items() if value is None]
         if missing and (len(missing) == 1 or not self.all_fixed):
-            raise ValueError(
-                f"{missing[0]} is missing; it may be absent only where every profile is fixed "
-                "and wire.payload_bytes is stated"
+            raise problem_of(
+                missing[0],
+                "this key is missing; batch_size and sequence_length may be absent, both, only "
+                "where every profile is fixed and wire.payload_bytes is stated",
             )
         return self
 
@@ -184,15 +189,19 @@ class Scenario(Strict):
         if self.model is not None:
             return self
         if self.training is not None or not self.all_fixed:
-            raise ValueError(
-                "model is missing; it may be absent only in timing-only scenarios where every "
-                "profile is fixed and wire.payload_bytes is stated"
+            raise problem_of(
+                "model",
+                "this key is missing; it may be absent only without training, where every "
+                "profile is fixed and wire.payload_bytes is stated",
             )
         if self.deliver != "none":
-            raise ValueError(
-                "without a model the size of the side network is unknown; "
-                "state deliver: none, or a model"
+            raise problem_of(
+                "deliver",
+                "without a model the size of the side network is unknown; expected: none, or a "
+                "model",
             )
         if self.granularity == "layer" and self.side_network.taps == "all":
-            raise ValueError("without a model, layer granularity needs side_network.taps as a list")
+            raise problem_of(
+                "granularity", "without a model, layer needs side_network.taps as a list"
+            )
         return self
