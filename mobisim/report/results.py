@@ -23,17 +23,25 @@ def check_writable(place: Path) -> None:
     Raises:
         InputError: the folder cannot be made or written.
     """
-    parent = place.parent
+    real = place.resolve()
+    there = next(folder for folder in (*real.parents, real) if os.path.lexists(folder))
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".probe-"):
-            pass
+        # What is missing is made for a probe only: a run that fails leaves no folder behind.
+        with tempfile.TemporaryDirectory(dir=there, prefix=".probe-") as probe:
+            (Path(probe) / real.relative_to(there)).mkdir(parents=True)
     except OSError as error:
+        reason = "this is a file" if there.is_file() else str(error.strerror)
         raise InputError(
-            f"results cannot be written here: {error.strerror}",
-            where=str(parent),
+            f"results cannot be written here: {reason}",
+            where=str(place.parent),
             expected="a folder that may be written; choose one with --out",
         ) from error
+    if real == Path.cwd() or os.path.ismount(real):
+        raise InputError(
+            "a result is moved into place whole, and this folder cannot be replaced",
+            where=str(place),
+            hint="choose a folder below it",
+        )
 
 
 def check_free(place: Path, digest: str) -> None:
@@ -64,27 +72,41 @@ def publishing(place: Path) -> Iterator[Path]:
 
     What is at `place` already must be this very run (see check_free); it is replaced.
     """
+    place = place.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place)
-    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=_prefix(place)))
+    aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=partial_prefix(place)))
     try:
         yield aside
-        aside.chmod(0o755)
+        _make_readable(aside)
         _swap(aside, place)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
-def _prefix(place: Path) -> str:
+def partial_prefix(place: Path) -> str:
+    """How the names of this process's unfinished files beside `place` begin."""
     return f".{place.name}.partial-{os.getpid()}-"
+
+
+def _make_readable(aside: Path) -> None:
+    """Temporary folders and some writers keep what they make to their owner alone."""
+    aside.chmod(0o755)
+    for path in aside.iterdir():
+        path.chmod(0o644)
 
 
 def _sweep(place: Path) -> None:
     """Remove what killed runs of this very result left behind."""
-    for left in place.parent.glob(f".{place.name}.partial-*"):
-        pid = left.name.removeprefix(f".{place.name}.partial-").split("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+    start = f".{place.name}.partial-"
+    for left in place.parent.iterdir():
+        pid = left.name.removeprefix(start).split("-")[0]
+        if left.name.startswith(start) and pid.isdigit() and not _alive(int(pid)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -101,7 +123,7 @@ def _swap(aside: Path, place: Path) -> None:
     if not place.exists():
         aside.rename(place)
         return
-    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=_prefix(place)))
+    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=partial_prefix(place)))
     place.rename(old / "old")
     aside.rename(place)
     shutil.rmtree(old)
