@@ -30,7 +30,8 @@ class Memory:
         `device_backlog` is the highest number of waiting messages, group by group.
         """
         devices = [self._device(i, count) for i, count in enumerate(device_backlog)]
-        return {**min(devices, key=_room), **self._server(server_backlog)}
+        tightest: dict[str, object] = min(devices, key=_room)
+        return tightest | self._server(server_backlog)
 
     def suffices(self) -> bool:
         """Whether both sides hold what the timeline will ask of them.

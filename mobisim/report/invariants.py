@@ -93,6 +93,7 @@ class InvariantFold:
         self.actor_free_at = np.zeros(len(self.roles))
         self.open = SpanColumns.from_rows([])
         self.version = 0
+        self.stepped_at = 0.0
         self.served = _Served(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
 
@@ -107,6 +108,7 @@ class InvariantFold:
         self._actors(columns)
         self._links(columns)
         self._versions(columns)
+        self._delivery(columns)
         self._jobs(columns)
 
     def _require(self, number: int, fine: NDArray[np.bool_], columns: SpanColumns) -> None:
@@ -152,6 +154,13 @@ class InvariantFold:
         fine = (steps.version_written == expected) & (steps.version_read >= 0)
         self._require(8, fine & (steps.version_written - 1 >= steps.version_read), steps)
         self.version += len(steps)
+
+    def _delivery(self, columns: SpanColumns) -> None:
+        """The side network is delivered once all steps are done."""
+        stepped = columns.end[columns.kind == STEP]
+        self.stepped_at = max(self.stepped_at, stepped.max(initial=0.0))
+        waits = (columns.kind != DOWNLOAD) | (columns.start >= self.stepped_at)
+        self._require(3, waits, columns)
 
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
@@ -241,7 +250,7 @@ class InvariantFold:
 
 
 def _key(device: NDArray[Any], batch: NDArray[Any]) -> NDArray[np.int64]:
-    return (device.astype(np.int64) << _KEY_BITS) + batch
+    return np.asarray((device.astype(np.int64) << _KEY_BITS) + batch, np.int64)
 
 
 class _Served:
@@ -315,7 +324,7 @@ def check_summary(
 def _sums(blocks: Iterable[SpanColumns], num_actors: int) -> dict[str, Any]:
     first, last, steps, up, down = np.inf, 0.0, 0, 0, 0
     busy = np.zeros(num_actors)
-    for columns in blocks:
+    for columns in filter(len, blocks):
         whole = ~columns.cut
         first, last = min(first, columns.start.min()), max(last, columns.end.max())
         steps += int(np.sum((columns.kind == STEP) & whole))
