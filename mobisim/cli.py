@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -16,7 +18,7 @@ INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mobisim")
 def cli() -> None:
-    """Simulate the fine-tuning of language models on phones with a server's help.
+    r"""Simulate the fine-tuning of language models on phones with a server's help.
 
     \b
     Begin with:   mobisim run wifi_5mbps
@@ -63,9 +65,11 @@ def run(
     from mobisim.progress import showing_progress  # noqa: PLC0415
     from mobisim.runner import Options  # noqa: PLC0415
     from mobisim.runner import run as run_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import load  # noqa: PLC0415
+    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
+    from mobisim.scenario.load import placing_errors, resolve  # noqa: PLC0415
 
-    with showing_progress() as progress:
+    document = read_scenario(scenario)
+    with showing_progress() as progress, placing_errors(document):
         options = Options(
             train=not no_train,
             plots=not no_plots,
@@ -77,7 +81,7 @@ def run(
             command=_command(),
             progress=progress,
         )
-        result = run_scenario(load(scenario, overrides), options)
+        result = run_scenario(resolve(document, overrides), options)
     if as_json:
         click.echo((result.path / "summary.json").read_text(encoding="utf-8"), nl=False)
     else:
@@ -88,8 +92,8 @@ def _command() -> str:
     """The command as given; resuming leaves no mark on a result."""
     import shlex  # noqa: PLC0415
 
-    arguments = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
-    return shlex.join(["mobisim", *arguments])
+    words: list[str] = click.get_current_context().find_root().obj or []
+    return shlex.join(["mobisim", *(w for w in words if w not in ("--resume", "--json"))])
 
 
 def _print_summary(place: Path) -> None:
@@ -172,17 +176,30 @@ def schema(what: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors become one message and an exit code, never a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        sys.exit(cli.main(arguments, standalone_mode=False) or 0)
-    except MobisimError as error:
-        click.echo(f"mobisim: {error}", err=True)
+        with cli.make_context("mobisim", list(words), obj=words) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except MobisimError as error:
+        _end(str(error), error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("mobisim: interrupted; nothing was published", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
+        _end("interrupted; nothing was published", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has gone; the exit must not write to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that vanished
+        place = f"{error.filename}\n  " if error.filename else ""
+        _end(f"{place}{error.strerror or error}; nothing was published", MobisimError.exit_code)
+    except MemoryError:
+        _end("this machine's memory does not suffice to simulate that", MobisimError.exit_code)
+    sys.exit(0)
+
+
+def _end(message: str, exit_code: int) -> NoReturn:
+    click.echo(f"mobisim: {message}", err=True)
+    sys.exit(exit_code)

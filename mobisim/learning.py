@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mobisim.cost.architecture import architecture
 from mobisim.cost.system import System
 from mobisim.errors import InputError
+from mobisim.report.results import partial_prefix
 from mobisim.scenario.document import read_text
 from mobisim.scenario.schema import Training
 from mobisim.span import STEP, SpanColumns
@@ -175,41 +176,53 @@ def is_stand_in(system: System, training: Training) -> bool:
 class Checkpoints:
     """Where a long training keeps what a resumed run needs.
 
-    The file stands beside the result, under the digest of the very same run, and goes when the
-    result is published.
+    The file stands beside the result's place, carries the digest of the very same run, and goes
+    when the result is published.
     """
 
-    def __init__(self, path: Path, *, every_s: float, resume: bool) -> None:
-        self.path, self.every_s, self.resume = path, every_s, resume
+    def __init__(self, place: Path, digest: str, *, every_s: float, resume: bool) -> None:
+        self.place, self.digest, self.every_s, self.resume = place, digest, every_s, resume
+        self.path = place.with_name(f"{place.name}.checkpoint")
         self.last = time.monotonic()
 
     def load(self, trainer: Trainer) -> History | None:
         """Bring the trainer back to the checkpoint; None where there is none to resume from.
 
         Raises:
-            InputError: the checkpoint is broken.
+            InputError: the checkpoint is broken, or one of another run.
         """
         if not self.resume or not self.path.exists():
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True)
-            trainer.load_state_dict(state["trainer"])
-            return History(**state["history"])
+            if state["digest"] == self.digest:
+                trainer.load_state_dict(state["trainer"])
+                return History(**state["history"])
         except Exception as error:  # torch raises many unrelated kinds on a broken file
             raise InputError(
                 f"this checkpoint cannot be read: {type(error).__name__}",
                 where=str(self.path),
                 hint="remove it to begin again",
             ) from error
+        raise InputError(
+            "this checkpoint is one of another run",
+            where=str(self.path),
+            hint="choose another --out, or remove it to begin again",
+        )
 
     def maybe_save(self, trainer: Trainer, history: History) -> None:
         """Write a checkpoint when the last one, or the start, is long ago."""
         now = time.monotonic()
         if now - self.last < self.every_s:
             return
-        aside = self.path.with_suffix(".new")
-        torch.save({"trainer": trainer.state_dict(), "history": vars(history)}, aside)
-        aside.replace(self.path)
+        state = {"trainer": trainer.state_dict(), "history": vars(history), "digest": self.digest}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(f"{partial_prefix(self.place)}checkpoint")
+        try:
+            torch.save(state, aside)
+            aside.replace(self.path)
+        finally:
+            aside.unlink(missing_ok=True)
         self.last = now
 
     def clear(self) -> None:

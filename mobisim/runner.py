@@ -26,12 +26,13 @@ from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP, Block, SpanColumns
 from mobisim.workload import Planned, metric_name, plan
-from mobisim.world import World, build
+from mobisim.world import Batch, World, build
 
 if TYPE_CHECKING:
     from mobisim.learning import Learning
 
 RESULTS = Path("results")
+MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
 CHECKPOINT_EVERY_S = 120.0
 PADDING_WORTH_A_WARNING = 0.25
 
@@ -124,18 +125,22 @@ def prepare(scenario: Scenario, options: Options) -> Prepared:
     system = System(scenario, planned.data.num_classes) if planned.data else System(scenario)
     extrapolated = _extrapolated(system, planned)
     if extrapolated and not options.allow_extrapolation:
+        path, _, shape = extrapolated[0].partition(" ")
         raise InputError(
             "a shape that no profile covers",
-            where=extrapolated[0],
+            where=path,
+            got=shape,
             hint="choose another shape or profile, or insist with --allow-extrapolation",
         )
     digest = _digest(scenario, options, planned)
+    world = build(system, planned.workload)
+    _check_magnitudes(world)
     return Prepared(
         scenario,
         options,
         planned,
         system,
-        build(system, planned.workload),
+        world,
         extrapolated,
         digest,
         options.out or RESULTS / scenario.name / digest,
@@ -188,11 +193,41 @@ def _check_positions(system: System, longest: int) -> None:
     backbone = system.backbone
     if backbone is not None and longest > backbone.max_positions:
         raise InputError(
-            "the model has no so many positions",
-            where="sequence_length",
+            "the model has not so many positions",
+            where="training.sequence_length" if system.scenario.training else "sequence_length",
             expected=f"at most {backbone.max_positions}",
             got=str(longest),
         )
+
+
+def _check_magnitudes(world: World) -> None:
+    """Refuse what clocks and counters cannot hold.
+
+    Raises:
+        InputError: a run of more seconds or bytes than that.
+    """
+    seconds, size = 0.0, 0
+    for group in world.groups:
+        batches = group.count * group.num_batches
+        seconds += batches * (group.latency_s + max(map(_seconds, group.batches)))
+        seconds += group.count * (group.download_s + group.latency_s)
+        size += batches * group.largest_payload + group.count * group.download_bytes
+    for unit, total, most in (("seconds", seconds, MAX_SECONDS), ("bytes", size, MAX_BYTES)):
+        if total > most:
+            raise InputError(
+                f"the run would take up to {total:.3g} {unit}",
+                where="devices",
+                expected=f"at most {most:.3g}",
+                hint="is a rate, a duration, a size or a count out of proportion?",
+            )
+
+
+def _seconds(batch: Batch) -> float:
+    parts = (
+        part.forward_s + part.encode_s + part.transfer_s + part.decode_s + part.side_forward_s
+        for part in batch.parts
+    )
+    return sum(parts) + batch.step_s
 
 
 def _digest(scenario: Scenario, options: Options, planned: Planned) -> str:
@@ -218,7 +253,8 @@ def _begin_learning(prepared: Prepared) -> Learning:
 
     progress = prepared.options.progress
     checkpoints = Checkpoints(
-        prepared.place.with_name(f"{prepared.place.name}.checkpoint"),
+        prepared.place.resolve(),
+        prepared.digest,
         every_s=prepared.options.checkpoint_every_s,
         resume=prepared.options.resume,
     )
@@ -371,7 +407,7 @@ def _warnings(fields: dict[str, Any]) -> list[str]:
     padding = fields["padding_fraction"]
     if padding is not None and padding > PADDING_WORTH_A_WARNING:
         found.append(
-            f"{padding:.0%} of the tokens sent are padding; "
+            f"{padding * 100:.0f} % of the tokens sent are padding; "
             "training.padding: longest or none sends fewer"
         )
     if fields["ended_by"] == "horizon":
