@@ -69,6 +69,7 @@ class BlameFold:
         self.message: dict[tuple[int, int, int], Blame] = {}  # made, then carried, then arrived
         self.job: dict[tuple[int, int], Blame] = {}  # of a mini-batch's start at the server
         self.worker: dict[int, tuple[int, int, Blame]] = {}
+        self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = _NOTHING
         self.final = _NOTHING
 
@@ -89,8 +90,7 @@ class BlameFold:
             elif kind == WAIT:
                 self._wait(row)
             elif kind == DOWNLOAD:
-                seconds = row[3] - row[2]
-                self.final = self.last_step._replace(downlink=self.last_step.downlink + seconds)
+                self._download(row)
             else:
                 self._worker_work(row)
         return self
@@ -128,11 +128,16 @@ class BlameFold:
     def _latency(self, row: Row) -> None:
         _, actor, start, end, device, batch, tap, *_ = row
         if self.roles[actor] == DOWNLINK:
-            self.final = self.final._replace(latency=self.final.latency + end - start)
+            brought = self.delivery[device]
+            self.final = brought._replace(latency=brought.latency + (end - start))
             return
         before = self.message[device, batch, tap]
-        blame = before._replace(latency=before.latency + end - start)
+        blame = before._replace(latency=before.latency + (end - start))
         self._arrives(device, batch, tap, blame)
+
+    def _download(self, row: Row) -> None:
+        self.final = self.last_step._replace(downlink=row[3] - row[2])
+        self.delivery[row[4]] = self.final
 
     def _wait(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
