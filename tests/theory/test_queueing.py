@@ -21,6 +21,7 @@ from mobisim.world import World
 NUM_BATCHES = 40_000
 REPLICATIONS = 6
 CONFIDENCE = 0.99
+AMPLE = {"run_ahead": 10**6}
 
 
 def exponential(mean: float) -> dict[str, Any]:
@@ -54,9 +55,6 @@ def server_waits(arrival: Any, step: Any, workers: int = 1) -> list[float]:
         )
         for seed in range(REPLICATIONS)
     ]
-
-
-AMPLE = {"run_ahead": 10**6}
 
 
 def test_m_m_1() -> None:
