@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobisim.errors import InputError, InvariantError, MobisimError
-    from mobisim.runner import Options, Result, run
+    from mobisim.prepare import Options
+    from mobisim.runner import Result, run
     from mobisim.scenario.load import load
     from mobisim.training.artifact import load_side_network
 
@@ -29,7 +30,7 @@ _HOMES = {
     "InputError": "mobisim.errors",
     "InvariantError": "mobisim.errors",
     "MobisimError": "mobisim.errors",
-    "Options": "mobisim.runner",
+    "Options": "mobisim.prepare",
     "Result": "mobisim.runner",
     "run": "mobisim.runner",
     "load": "mobisim.scenario.load",

@@ -62,8 +62,8 @@ def run(
     checkpoint_every: float,
 ) -> None:
     """Simulate SCENARIO, a file or the name of a shipped scenario, and publish the result."""
+    from mobisim.prepare import Options  # noqa: PLC0415
     from mobisim.progress import showing_progress  # noqa: PLC0415
-    from mobisim.runner import Options  # noqa: PLC0415
     from mobisim.runner import run as run_scenario  # noqa: PLC0415
     from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
     from mobisim.scenario.load import placing_errors, resolve  # noqa: PLC0415

@@ -125,6 +125,12 @@ class Learning:
             and target.met_by(value)
         )
 
+    @property
+    def diverged_at(self) -> int | None:
+        """The first step whose loss is no number; None where all are."""
+        losses = self.history.loss[: self.done]
+        return next((i + 1 for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+
     def final_metric(self) -> float:
         """The metric after the last step; measured now where that step was not evaluated."""
         last = self.history.metric[self.done - 1] if self.done else self.history.initial

@@ -1,0 +1,90 @@
+"""After a run: its summary, put together from spans, learning and memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mobisim.fit import by_group
+from mobisim.prepare import Prepared
+from mobisim.report.metrics import Totals
+from mobisim.report.summary import NO_TIMING, Summary, energy_fields, timing_fields
+from mobisim.scenario.provenance import count_sorts, origins
+from mobisim.workload import metric_name
+
+if TYPE_CHECKING:
+    from mobisim.learning import Learning
+
+PADDING_WORTH_A_WARNING = 0.25
+
+
+def ended_by(prepared: Prepared, learning: Learning | None, totals: Totals | None) -> str:
+    """Why the run ended: finished, horizon, target or memory."""
+    if totals is None:
+        return "memory"
+    if learning is not None and learning.stopped:
+        return "target"
+    unfinished = totals.num_cut or totals.num_steps < prepared.world.total_batches
+    return "horizon" if unfinished else "finished"
+
+
+def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | None) -> Summary:
+    """The summary of a run; `totals` is None where it does not fit."""
+    scenario, world = prepared.scenario, prepared.world
+    if totals is None:
+        timing, backlog, queued = NO_TIMING, [0] * len(world.groups), 0
+    else:
+        timing = timing_fields(world, totals) | energy_fields(scenario, world, totals)
+        backlog = by_group(world, totals.device_backlog.tolist())
+        queued = totals.server_backlog
+    fields: dict[str, Any] = {
+        "name": scenario.name,
+        "digest": prepared.digest,
+        "seed": scenario.seed,
+        "method": scenario.method,
+        "model": scenario.model.name if scenario.model else None,
+        "granularity": scenario.granularity,
+        "ended_by": ended_by(prepared, learning, totals),
+        "num_batches": world.total_batches,
+        **timing,
+        **_learning_fields(prepared, learning),
+        **prepared.memory.fields(backlog, queued),
+        "padding_fraction": prepared.planned.padding_fraction,
+        "provenance_counts": count_sorts(origins(scenario)),
+        "extrapolated": prepared.extrapolated,
+    }
+    return Summary(**fields, warnings=_warnings(fields, learning))
+
+
+def _learning_fields(prepared: Prepared, learning: Learning | None) -> dict[str, Any]:
+    training = prepared.scenario.training
+    return {
+        "target": training.target if training else None,
+        "metric_name": metric_name(training) if training else None,
+        "time_to_target_s": learning.time_to_target_s if learning else None,
+        "initial_metric": _number(learning.history.initial) if learning else None,
+        "final_metric": _number(learning.final_metric()) if learning else None,
+        "stand_in": learning.stand_in if learning else None,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _warnings(fields: dict[str, Any], learning: Learning | None) -> list[str]:
+    found = []
+    if learning is not None and learning.diverged_at is not None:
+        found.append(
+            f"learning diverged: from step {learning.diverged_at} on the loss is no number; "
+            "lower training.optimizer.lr"
+        )
+    padding = fields["padding_fraction"]
+    if padding is not None and padding > PADDING_WORTH_A_WARNING:
+        found.append(
+            f"{padding * 100:.0f} % of the tokens sent are padding; "
+            "training.padding: longest or none sends fewer"
+        )
+    if fields["ended_by"] == "horizon":
+        found.append("the horizon ended the run before all mini-batches were stepped")
+    return found

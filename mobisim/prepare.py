@@ -1,0 +1,198 @@
+"""Before a run: workload, sizes and times of a scenario, worked out and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobisim.cost.system import System
+from mobisim.errors import InputError
+from mobisim.fit import Memory
+from mobisim.manifest import VERSION
+from mobisim.scenario.profiles import Roofline
+from mobisim.scenario.schema import Scenario
+from mobisim.workload import Planned, metric_name, plan
+from mobisim.world import Batch, World, build
+
+RESULTS = Path("results")
+MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
+CHECKPOINT_EVERY_S = 120.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, beside what the scenario asks."""
+
+    train: bool = True
+    plots: bool = True
+    ignore_memory: bool = False
+    allow_extrapolation: bool = False
+    resume: bool = False
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    out: Path | None = None
+    command: str = ""
+    progress: Progress = field(default=lambda what, done, total: None, repr=False)
+
+    def deciding(self) -> dict[str, bool]:
+        """The options that decide what the result says."""
+        return {
+            "train": self.train,
+            "ignore_memory": self.ignore_memory,
+            "allow_extrapolation": self.allow_extrapolation,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs, worked out and checked before its timeline begins."""
+
+    scenario: Scenario
+    options: Options
+    planned: Planned
+    system: System
+    world: World
+    extrapolated: list[str]
+    digest: str
+    place: Path
+
+    @property
+    def learns(self) -> bool:
+        """Whether side networks are really trained."""
+        return self.scenario.training is not None and self.options.train
+
+    @property
+    def memory(self) -> Memory:
+        """What the scenario asks of memory."""
+        return Memory(self.system, self.planned.workload, self.world)
+
+
+def prepare(scenario: Scenario, options: Options) -> Prepared:
+    """Work out the workload, sizes and times of a scenario.
+
+    Raises:
+        InputError: data that is missing, a shape that no profile covers, or what is not built yet.
+    """
+    if options.train:
+        _check_learning(scenario)
+    planned = plan(scenario)
+    system = System(scenario, planned.data.num_classes) if planned.data else System(scenario)
+    extrapolated = _extrapolated(system, planned)
+    if extrapolated and not options.allow_extrapolation:
+        path, _, shape = extrapolated[0].partition(" ")
+        raise InputError(
+            "a shape that no profile covers",
+            where=path,
+            got=shape,
+            hint="choose another shape or profile, or insist with --allow-extrapolation",
+        )
+    digest = _digest(scenario, options, planned)
+    world = build(system, planned.workload)
+    _check_magnitudes(world)
+    return Prepared(
+        scenario,
+        options,
+        planned,
+        system,
+        world,
+        extrapolated,
+        digest,
+        options.out or RESULTS / scenario.name / digest,
+    )
+
+
+def _check_learning(scenario: Scenario) -> None:
+    training = scenario.training
+    if training is None:
+        return
+    metric_name(training)
+    if scenario.num_devices > 1:
+        raise InputError(
+            "learning with more than one device is not built yet",
+            where="devices",
+            got=f"{scenario.num_devices} devices",
+            hint="use one device, or ask for the timing alone with --no-train",
+        )
+    if scenario.wire.codec is None:
+        raise InputError("learning needs a codec", where="wire", hint="state wire.codec")
+
+
+def _extrapolated(system: System, planned: Planned) -> list[str]:
+    """Shapes that lie outside what a profile covers.
+
+    Raises:
+        InputError: a sequence longer than the model has positions, which nothing can allow.
+    """
+    shapes = [shape for shape in planned.workload.shapes if shape is not None]
+    if not shapes:
+        return []
+    _check_positions(system, max(shape.max_length for shape in shapes))
+    tokens = [shape.num_tokens for shape in shapes]
+    scenario = system.scenario
+    profiles = {f"devices[{i}].profile": g.profile for i, g in enumerate(scenario.devices)}
+    found = []
+    for path, profile in {**profiles, "server.profile": scenario.server.profile}.items():
+        if isinstance(profile, Roofline):
+            low, high = profile.covers.num_tokens
+            outside = [count for count in (min(tokens), max(tokens)) if not low <= count <= high]
+            if outside:
+                found.append(
+                    f"{path} ({profile.name}): {outside[-1]} tokens per mini-batch, "
+                    f"covered: {low} to {high}"
+                )
+    return found
+
+
+def _check_positions(system: System, longest: int) -> None:
+    backbone = system.backbone
+    if backbone is not None and longest > backbone.max_positions:
+        raise InputError(
+            "the model has not so many positions",
+            where="training.sequence_length" if system.scenario.training else "sequence_length",
+            expected=f"at most {backbone.max_positions}",
+            got=str(longest),
+        )
+
+
+def _check_magnitudes(world: World) -> None:
+    """Refuse what clocks and counters cannot hold.
+
+    Raises:
+        InputError: a run of more seconds or bytes than that.
+    """
+    seconds, size = 0.0, 0
+    for group in world.groups:
+        batches = group.count * group.num_batches
+        seconds += batches * (group.latency_s + max(map(_seconds, group.batches)))
+        seconds += group.count * (group.download_s + group.latency_s)
+        size += batches * group.largest_payload + group.count * group.download_bytes
+    for unit, total, most in (("seconds", seconds, MAX_SECONDS), ("bytes", size, MAX_BYTES)):
+        if total > most:
+            raise InputError(
+                f"the run would take up to {total:.3g} {unit}",
+                where="devices",
+                expected=f"at most {most:.3g}",
+                hint="is a rate, a duration, a size or a count out of proportion?",
+            )
+
+
+def _seconds(batch: Batch) -> float:
+    parts = (
+        part.forward_s + part.encode_s + part.transfer_s + part.decode_s + part.side_forward_s
+        for part in batch.parts
+    )
+    return sum(parts) + batch.step_s
+
+
+def _digest(scenario: Scenario, options: Options, planned: Planned) -> str:
+    identity = {
+        "version": VERSION,
+        "scenario": scenario.model_dump(mode="json"),
+        "options": options.deciding(),
+        "data": planned.fingerprint(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
