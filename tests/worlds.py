@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -39,7 +40,7 @@ def stated(
         "training": None,
         "num_batches": num_batches,
         "deliver": "none",
-        "devices": list(devices),
+        "devices": [deepcopy(group) for group in devices],  # shared parts would become aliases
         "server": {"profile": {"kind": "fixed", "step_s": step_s}, "workers": workers},
         **more,
     }
