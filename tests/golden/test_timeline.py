@@ -1,0 +1,63 @@
+"""Two small timelines, kept as tables that a person can read, row by row what the engine writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import witness
+from worlds import device, spans_of, stated, world_of
+
+from mobisim.scenario.schema import Scenario
+from mobisim.span import KINDS, NONE, Span
+from mobisim.world import World
+
+HERE = Path(__file__).parent
+
+# Two phones share a worker; each may be two mini-batches ahead, and radio and worker are slow.
+BATCH = stated(
+    3,
+    device(1.0, encode_s=0.5, transfer_s=2.0, latency="250 ms", run_ahead=2, count=2),
+    step_s=1.25,
+    horizon="9.5 s",
+)
+# One phone sends each of two layers as soon as it is done; the step's first third needs no more.
+LAYER = stated(
+    2,
+    device(2.0, transfer_s=1.0, latency="500 ms", run_ahead=1),
+    step_s=1.5,
+    granularity="layer",
+    side_network={"taps": [1, 2]},
+)
+
+
+def table(world: World, spans: list[Span]) -> str:
+    """The spans as an aligned table: when, who, what, and what came of it."""
+    head = f"{'from':>7} {'to':>7}  {'actor':<16} {'kind':<13} {'payload':<21} note"
+    return "\n".join([head, *(_line(world, span) for span in spans)]) + "\n"
+
+
+def _line(world: World, span: Span) -> str:
+    payload = f"device {span.device} batch {span.batch}"
+    if span.tap != NONE:
+        payload += f" tap {span.tap}"
+    notes = []
+    if span.num_bytes != NONE:
+        notes.append(f"{span.num_bytes} bytes")
+    if span.version_read != NONE:
+        written = "…" if span.version_written == NONE else span.version_written
+        notes.append(f"version {span.version_read} -> {written}")
+    if span.cut:
+        notes.append("cut")
+    actor, kind = world.actors.names[span.actor], KINDS[span.kind]
+    when = f"{span.start:7.3f} {span.end:7.3f}"
+    return f"{when}  {actor:<16} {kind:<13} {payload:<21} {', '.join(notes)}".rstrip()
+
+
+@pytest.mark.parametrize(("name", "scenario"), [("batch", BATCH), ("layer", LAYER)])
+def test_golden_timeline(name: str, scenario: Scenario) -> None:
+    """Both engines tell the story in the file."""
+    world = world_of(scenario)
+    told = (HERE / f"{name}.txt").read_text(encoding="utf-8")
+    assert table(world, spans_of(world)) == told
+    assert table(world, witness.simulate(world)) == told
