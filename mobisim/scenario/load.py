@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -304,4 +305,5 @@ def _field(where: str | None) -> Location | None:
         at = tuple(_parse_path(where or "", ""))
     except InputError:
         return None
-    return at if at and at[0] in Scenario.model_fields else None
+    is_file = len(at) > 1 and Path(where or "").exists()  # model.safetensors reads like a field
+    return at if at and at[0] in Scenario.model_fields and not is_file else None
