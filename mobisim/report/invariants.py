@@ -67,9 +67,10 @@ _OUT_OF_ORDER = 100_000
 
 def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) -> None:
     span = next(columns[np.array([int(row)])].spans())
-    fields = ", ".join(f"{name}={value}" for name, value in span._asdict().items() if value != NONE)
-    named = fields.replace(f"kind={span.kind}", f"kind={KINDS[span.kind]}", 1)
-    named = named.replace(f"actor={span.actor}", f"actor={actors[span.actor]}", 1)
+    values = span._asdict() | {"kind": KINDS[span.kind], "actor": actors[span.actor]}
+    # An instant may be wrong in any way; elsewhere NONE has nothing to say.
+    told = (k for k, value in values.items() if value != NONE or k in ("start", "end"))
+    named = ", ".join(f"{name}={values[name]}" for name in told)
     raise InvariantError(number, RULES[number], f"span: {named}")
 
 
