@@ -24,6 +24,12 @@ def check_writable(place: Path) -> None:
         InputError: the folder cannot be made or written.
     """
     real = place.resolve()
+    if real == Path.cwd() or os.path.ismount(real):
+        raise InputError(
+            "a result is moved into place whole, and this folder cannot be replaced",
+            where=str(place),
+            hint="choose a folder below it",
+        )
     there = next(folder for folder in (*real.parents, real) if os.path.lexists(folder))
     try:
         # What is missing is made for a probe only: a run that fails leaves no folder behind.
@@ -36,12 +42,6 @@ def check_writable(place: Path) -> None:
             where=str(place.parent),
             expected="a folder that may be written; choose one with --out",
         ) from error
-    if real == Path.cwd() or os.path.ismount(real):
-        raise InputError(
-            "a result is moved into place whole, and this folder cannot be replaced",
-            where=str(place),
-            hint="choose a folder below it",
-        )
 
 
 def check_free(place: Path, digest: str) -> None:
