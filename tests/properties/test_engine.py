@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,6 +32,7 @@ from mobisim.span import (
     FORWARD,
     LATENCY,
     NONE,
+    QUEUE,
     STEP,
     TRANSFER,
     WAIT,
@@ -101,7 +103,7 @@ def test_one_actor_does_one_thing_at_a_time(choose: Random) -> None:
 
 
 @given(RANDOMS)
-def test_devices_and_workers_account_for_all_their_time(choose: Random) -> None:
+def test_devices_account_for_all_their_time(choose: Random) -> None:
     """A device works or waits without a gap from 0 until its last part is handed over."""
     world = without_horizon(random_either(choose))
     at: dict[int, float] = defaultdict(float)
@@ -197,6 +199,25 @@ def totals_of(world: World, block_rows: int = 10**6) -> Totals:
     for block in blocks_of(spans_of(world), block_rows):
         fold.add(block)
     return fold.totals()
+
+
+@given(RANDOMS)
+def test_backlogs_are_the_most_that_ever_waited(choose: Random) -> None:
+    """The peaks that memory rests on, counted again from when each message comes and goes."""
+    world = without_horizon(random_either(choose))
+    totals, spans, actors = totals_of(world), spans_of(world), world.actors
+    queued = {(s.actor, s.device, s.batch, s.tap): s for s in spans if s.kind == QUEUE}
+    at_server = [(s.start, s.end) for key, s in queued.items() if key[0] == actors.server]
+    assert totals.server_backlog == _most_at_once(at_server)
+    for i, peak in enumerate(totals.device_backlog.tolist()):
+        sent = [s for s in spans if s.kind == TRANSFER and s.device == i]
+        made = [queued.get((s.actor, i, s.batch, s.tap), s).start for s in sent]
+        assert peak == _most_at_once(list(zip(made, (s.end for s in sent), strict=True)))
+
+
+def _most_at_once(stays: list[tuple[float, float]]) -> int:
+    changes = sorted([(end, -1) for _, end in stays] + [(start, 1) for start, _ in stays])
+    return max(accumulate((change for _, change in changes), initial=0))
 
 
 def _counts(totals: Totals) -> list[object]:
