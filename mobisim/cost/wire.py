@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from mobisim.cost.work import BatchShape
+from mobisim.errors import InputError
 from mobisim.scenario.schema import Codec, Wire
 
 CODEC_BITS: dict[Codec, int] = {
@@ -38,7 +39,11 @@ def encoded_bytes(num_tokens: int, width: int, codec: Codec, block_size: int) ->
 def payload_parts(
     wire: Wire, shape: BatchShape | None, width: int, num_taps: int, *, by_layer: bool
 ) -> tuple[int, ...]:
-    """Bytes of each message of a mini-batch: one, or with `by_layer` one per tap."""
+    """Bytes of each message of a mini-batch: one, or with `by_layer` one per tap.
+
+    Raises:
+        InputError: a stated payload of fewer bytes than messages.
+    """
     num_messages = num_taps if by_layer else 1
     if wire.payload_bytes is not None:
         return _split(wire.payload_bytes, num_messages)
@@ -52,5 +57,12 @@ def payload_parts(
 
 
 def _split(total: int, parts: int) -> tuple[int, ...]:
+    if total < parts:
+        raise InputError(
+            "too small: each tap's message needs at least one byte",
+            where="wire.payload_bytes",
+            expected=f"at least {parts} with layer granularity",
+            got=str(total),
+        )
     each, rest = divmod(total, parts)
     return tuple(each + (part < rest) for part in range(parts))

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mobisim.cost.side_network import SideCost
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, payload_parts
 from mobisim.cost.work import BatchShape
+from mobisim.errors import InputError
 from mobisim.scenario.schema import Wire
 from mobisim.training.codec import CODECS
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
@@ -100,3 +101,9 @@ def test_stored_activations_are_what_autograd_keeps() -> None:
         loss = side_network.loss(taps, Ragged.of(torch.tensor(lengths)), torch.tensor([0, 1, 0]))
         assert loss.requires_grad
     assert COST.stored_bytes(shape) == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+def test_a_payload_smaller_than_its_messages_is_refused() -> None:
+    """No message may silently carry nothing."""
+    with pytest.raises(InputError, match="at least one byte"):
+        payload_parts(Wire(payload_bytes=3), None, 0, 4, by_layer=True)
