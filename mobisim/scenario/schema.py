@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from mobisim.scenario import catalog
 from mobisim.scenario.profiles import (
     DeviceProfile,
     FixedDevice,
@@ -25,6 +29,20 @@ LOWER_IS_BETTER: tuple[Metric, ...] = ("perplexity", "loss")
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+@dataclass(frozen=True)
+class Nameable:
+    """Annotation: in a file, the name of a shipped profile may stand for the profile."""
+
+    kind: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        names = catalog.names(self.kind)
+        name = {"type": "string", "description": f"mobisim show {self.kind}", "examples": names}
+        return {"anyOf": [name, handler(schema)]}
 
 
 class SideNetwork(Strict):
@@ -115,8 +133,8 @@ class Training(Strict):
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own."""
 
-    profile: DeviceProfile
-    link: LinkProfile
+    profile: Annotated[DeviceProfile, Nameable("devices")]
+    link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     run_ahead: Count = 4
 
@@ -124,7 +142,7 @@ class DeviceGroup(Strict):
 class Server(Strict):
     """The trainer of the side network; its workers share one first-come queue."""
 
-    profile: ServerProfile
+    profile: Annotated[ServerProfile, Nameable("servers")]
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
 
 
@@ -134,7 +152,7 @@ class Scenario(Strict):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     method: Method = "mobillm"
-    model: ModelProfile | None = None
+    model: Annotated[ModelProfile, Nameable("models")] | None = None
     side_network: SideNetwork = SideNetwork()
     wire: Wire
     training: Training | None = None
