@@ -32,11 +32,11 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
     """The summary of a run; `totals` is None where it does not fit."""
     scenario, world = prepared.scenario, prepared.world
     if totals is None:
-        timing, backlog, queued = NO_TIMING, [0] * len(world.groups), 0
+        timing, memory = NO_TIMING, prepared.memory.verdict
     else:
         timing = timing_fields(world, totals) | energy_fields(scenario, world, totals)
         backlog = by_group(world, totals.device_backlog.tolist())
-        queued = totals.server_backlog
+        memory = prepared.memory.fields(backlog, totals.server_backlog)
     fields: dict[str, Any] = {
         "name": scenario.name,
         "digest": prepared.digest,
@@ -48,7 +48,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "num_batches": world.total_batches,
         **timing,
         **_learning_fields(prepared, learning),
-        **prepared.memory.fields(backlog, queued),
+        **memory,
         "padding_fraction": prepared.planned.padding_fraction,
         "provenance_counts": count_sorts(origins(scenario)),
         "extrapolated": prepared.extrapolated,

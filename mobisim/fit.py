@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mobisim.cost.memory import capacity_bytes, device_memory, server_memory
 from mobisim.cost.system import System
@@ -34,10 +35,15 @@ class Memory:
         return tightest | self._server(server_backlog)
 
     def suffices(self) -> bool:
-        """Whether both sides hold what the timeline will ask of them.
+        """Whether both sides hold what the timeline will ask of them."""
+        return _fits(self.verdict)
 
-        Most scenarios are decided without the timeline: they fit with as many payloads waiting as
-        the run-ahead allows, or do not fit with none.
+    @cached_property
+    def verdict(self) -> dict[str, object]:
+        """The summary's fields that decide, before the timeline.
+
+        Most scenarios are decided without it: they fit with as many payloads waiting as the
+        run-ahead allows, or do not fit with none.
         """
         groups = self.world.groups
         most = [
@@ -45,14 +51,16 @@ class Memory:
             for group in groups
         ]
         waiting = sum(count * group.count for count, group in zip(most, groups, strict=True))
-        if _fits(self.fields(most, waiting)):
-            return True
-        if not _fits(self.fields([0] * len(groups), 0)):
-            return False
+        fields = self.fields(most, waiting)
+        if _fits(fields):
+            return fields
+        fields = self.fields([0] * len(groups), 0)
+        if not _fits(fields):
+            return fields
         backlog = BacklogFold(self.world)
         for block in simulate(self.world):
             backlog.add(block.rows)
-        return _fits(self.fields(by_group(self.world, backlog.device_peaks), backlog.server_peak))
+        return self.fields(by_group(self.world, backlog.device_peaks), backlog.server_peak)
 
     def _device(self, index: int, backlog: int) -> dict[str, object]:
         group, largest = (

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from mobisim.cost.system import System
@@ -65,7 +66,7 @@ class Prepared:
         """Whether side networks are really trained."""
         return self.scenario.training is not None and self.options.train
 
-    @property
+    @cached_property
     def memory(self) -> Memory:
         """What the scenario asks of memory."""
         return Memory(self.system, self.planned.workload, self.world)
