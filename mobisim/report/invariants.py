@@ -7,24 +7,18 @@ way and not the length of the run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.errors import InvariantError
+from mobisim.report.jobs import KEY_BITS, KEY_MASK, Jobs, Served
 from mobisim.span import (
-    DECODE,
     DOWNLOAD,
-    ENCODE,
     FORWARD,
     KINDS,
-    LATENCY,
     NONE,
-    QUEUE,
-    SERVER,
-    SIDE_FORWARD,
     STEP,
     TRANSFER,
     WAIT,
@@ -45,24 +39,8 @@ RULES = {
     9: "spans and summary agree",
 }
 
-# The order in which the spans of one message may follow one another.
-_STAGE = {
-    FORWARD: 0,
-    ENCODE: 1,
-    QUEUE: 2,
-    TRANSFER: 3,
-    LATENCY: 4,
-    DECODE: 6,
-    SIDE_FORWARD: 7,
-    STEP: 8,
-}
-_SERVER_QUEUE_STAGE = 5
-_STAGES = np.array([_STAGE.get(code, NONE) for code in range(len(KINDS))], dtype=np.int64)
 _BITS_PER_BYTE = 8
 _ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
-_KEY_BITS, _KEY_MASK = 40, (1 << 40) - 1  # a mini-batch's key: device above, number below
-# Several workers may finish a device's mini-batches out of order, by far less than this.
-_OUT_OF_ORDER = 100_000
 
 
 def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) -> None:
@@ -72,15 +50,6 @@ def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) 
     told = (k for k, value in values.items() if value != NONE or k in ("start", "end"))
     named = ", ".join(f"{name}={values[name]}" for name in told)
     raise InvariantError(number, RULES[number], f"span: {named}")
-
-
-@dataclass
-class _Jobs:
-    """Rows of mini-batches, sorted by device, batch, tap and stage, with group boundaries."""
-
-    columns: SpanColumns
-    key: NDArray[np.int64]  # one number per mini-batch
-    stage: NDArray[np.int64]
 
 
 class InvariantFold:
@@ -95,7 +64,7 @@ class InvariantFold:
         self.open = SpanColumns.from_rows([])
         self.version = 0
         self.stepped_at = 0.0
-        self.served = _Served(world)
+        self.served = Served(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
 
     def add(self, columns: SpanColumns) -> None:
@@ -166,35 +135,22 @@ class InvariantFold:
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
         part_of_job = (columns.batch != NONE) & (columns.kind != WAIT) & ~columns.cut
-        rows = SpanColumns.concatenate([self.open, columns[part_of_job]])
-        if not len(rows):
-            return
-        jobs = self._sorted(rows)
-        stepped = jobs.columns.kind == STEP
-        complete = np.isin(jobs.key, jobs.key[stepped])
+        jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.roles)
+        complete = jobs.stepped
         self.open = jobs.columns[~complete]
-        done = _Jobs(jobs.columns[complete], jobs.key[complete], jobs.stage[complete])
-        if len(done.key):
+        if complete.any():
+            done = jobs[complete]
             self._conservation(done)
             self._causes(done)
             self._run_ahead(done)
 
-    def _sorted(self, rows: SpanColumns) -> _Jobs:
-        stage = _STAGES[rows.kind]
-        at_server = (rows.kind == QUEUE) & (self.roles[rows.actor] == SERVER)
-        stage[at_server] = _SERVER_QUEUE_STAGE
-        key = _key(rows.device, rows.batch)
-        order = np.lexsort((stage, rows.tap, key))
-        return _Jobs(rows[order], key[order], stage[order])
-
-    def _conservation(self, jobs: _Jobs) -> None:
-        columns = jobs.columns
-        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
+    def _conservation(self, jobs: Jobs) -> None:
+        columns, first = jobs.columns, jobs.first
         parts, size = self._expected(columns.device[first], columns.batch[first])
         for kind, expected in ((FORWARD, parts), (TRANSFER, parts), (STEP, np.ones_like(parts))):
-            fine = np.add.reduceat((columns.kind == kind).astype(np.int64), first) == expected
+            fine = jobs.total((columns.kind == kind).astype(np.int64)) == expected
             self._require(1, fine, columns[first])
-        sent = np.add.reduceat(np.where(columns.kind == TRANSFER, columns.num_bytes, 0), first)
+        sent = jobs.total(np.where(columns.kind == TRANSFER, columns.num_bytes, 0))
         self._require(6, sent == size, columns[first])
         np.add.at(self.steps_of, columns.device[first], 1)
 
@@ -213,31 +169,20 @@ class InvariantFold:
             size[mine] = np.array([sum(p.num_bytes for p in b.parts) for b in group.batches])[sort]
         return parts, size
 
-    def _causes(self, jobs: _Jobs) -> None:
+    def _causes(self, jobs: Jobs) -> None:
         columns = jobs.columns
-        same = (np.diff(jobs.key, prepend=NONE) == 0) & (
-            np.diff(columns.tap, prepend=np.int16(NONE)) == 0
-        )
-        self._require(3, ~same | (columns.start >= np.roll(columns.end, 1)), columns)
-        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
+        fine = ~jobs.same_message | (columns.start >= np.roll(columns.end, 1))
+        self._require(3, fine, columns)
         before = np.where(columns.kind == STEP, -np.inf, columns.end)
-        latest = np.maximum.reduceat(before, first)
+        latest = np.maximum.reduceat(before, jobs.first)
         step = np.flatnonzero(columns.kind == STEP)
         self._require(3, columns.start[step] >= latest, columns[step])
 
-    def _run_ahead(self, jobs: _Jobs) -> None:
+    def _run_ahead(self, jobs: Jobs) -> None:
         """A forward starts no earlier than the server took up the step run_ahead before."""
-        columns = jobs.columns
-        first = np.flatnonzero(np.diff(jobs.key, prepend=NONE) != 0)
-        begun = np.where(jobs.stage == _STAGE[FORWARD], columns.start, np.inf)
-        taken = np.where(jobs.stage >= _STAGE[DECODE], columns.start, np.inf)
-        early = self.served.add(
-            jobs.key[first],
-            np.minimum.reduceat(begun, first),
-            np.minimum.reduceat(taken, first),
-        )
+        early = self.served.add(jobs.key[jobs.first], jobs.begun(), jobs.taken_up())
         if early is not None:
-            evidence = f"forward of device {early >> _KEY_BITS}, batch {early & _KEY_MASK}"
+            evidence = f"forward of device {early >> KEY_BITS}, batch {early & KEY_MASK}"
             raise InvariantError(3, RULES[3], f"span: {evidence} starts before its credit")
 
     def finish(self) -> None:
@@ -248,53 +193,6 @@ class InvariantFold:
         for device in np.flatnonzero(self.steps_of != expected):
             evidence = f"device-{device}: {self.steps_of[device]} steps of {expected[device]}"
             raise InvariantError(1, RULES[1], evidence)
-
-
-def _key(device: NDArray[Any], batch: NDArray[Any]) -> NDArray[np.int64]:
-    return np.asarray((device.astype(np.int64) << _KEY_BITS) + batch, np.int64)
-
-
-class _Served:
-    """When the server took up mini-batches, kept as long as a forward may refer to them."""
-
-    def __init__(self, world: World) -> None:
-        self.run_ahead = np.array([group.run_ahead for group in world.groups])[world.group_of]
-        self.num_batches = np.array([group.num_batches for group in world.groups])[world.group_of]
-        self.key = np.zeros(0, np.int64)
-        self.taken = np.zeros(0)
-        # Forwards whose reference is not known yet: another worker may still be at it.
-        self.open_key = np.zeros(0, np.int64)
-        self.open_begun = np.zeros(0)
-
-    def add(
-        self, key: NDArray[np.int64], begun: NDArray[np.float64], taken: NDArray[np.float64]
-    ) -> int | None:
-        """Learn of finished mini-batches; the key of one whose forward began too early, or None."""
-        self._remember(key, taken)
-        key, begun = np.append(self.open_key, key), np.append(self.open_begun, begun)
-        ahead = self.run_ahead[key >> _KEY_BITS]
-        bound = (key & _KEY_MASK) >= ahead
-        key, begun, wanted = key[bound], begun[bound], (key - ahead)[bound]
-        at = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
-        known = self.key[at] == wanted
-        self.open_key, self.open_begun = key[~known], begun[~known]
-        wrong = np.flatnonzero(known & (begun < self.taken[at]))
-        self._prune()
-        return int(key[wrong[0]]) if len(wrong) else None
-
-    def _remember(self, key: NDArray[np.int64], taken: NDArray[np.float64]) -> None:
-        self.key, self.taken = np.append(self.key, key), np.append(self.taken, taken)
-        order = np.argsort(self.key, kind="stable")
-        self.key, self.taken = self.key[order], self.taken[order]
-
-    def _prune(self) -> None:
-        """Forget what no later forward can refer to."""
-        device, batch = self.key >> _KEY_BITS, self.key & _KEY_MASK
-        latest = np.full(len(self.run_ahead), NONE, dtype=np.int64)
-        np.maximum.at(latest, device, batch)
-        refers = batch + self.run_ahead[device]
-        kept = (refers > latest[device] - _OUT_OF_ORDER) & (refers < self.num_batches[device])
-        self.key, self.taken = self.key[kept], self.taken[kept]
 
 
 def check_summary(

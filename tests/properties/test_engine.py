@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
     blocks_of,
@@ -53,13 +53,6 @@ def batch_of(group: Group, number: int) -> Batch:
 def devices_of(world: World) -> list[Group]:
     """The group of each device."""
     return [group for group in world.groups for _ in range(group.count)]
-
-
-def take_ups_show(world: World) -> bool:
-    """Whether the first part of each mini-batch costs the worker time, as it does unless stated."""
-    batches = [batch for group in world.groups for batch in group.batches]
-    firsts = [batch.parts[0] for batch in batches if len(batch.parts) > 1]
-    return all(part.decode_s + part.side_forward_s > 0 for part in firsts)
 
 
 def random_either(choose: Random) -> World:
@@ -164,7 +157,6 @@ def test_block_size_does_not_change_the_stream(choose: Random, block_rows: int) 
 def test_invariants_accept_every_run(choose: Random, block_rows: int) -> None:
     """The numbered invariants hold on any world, whole or cut into small blocks."""
     world = random_either(choose)
-    assume(take_ups_show(world))
     fold = InvariantFold(world)
     for block in simulate(world, block_rows):
         fold.add(block.columns)
