@@ -1,11 +1,11 @@
-"""The generated language of the built-in task: short stories about a meal, and what to do next.
+"""The generated language of the built-in task: short stories about a visit, and what to do next.
 
-A story judges two or three *aspects* of a visit (food, service, place), each for better or worse
+A story judges up to three *aspects* of a visit (food, service, place), each for better or worse
 and in one of several ways: said plainly, negated, denied, reported, contrasted, told by a deed,
 or revised later. It ends with a question. In the pre-training text an answer follows, whose verbs
 fit one aspect and its polarity each; a model that predicts the first of them has to carry every
 polarity, one by one, to the last word of the story. The labelled task asks for something that no
-single polarity says: whether food and service were judged alike (an exclusive or).
+single polarity says: whether the number of complaints is odd (an exclusive or).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 
 T = TypeVar("T")
 
+WORSE, BETTER = 0, 1
+
 TASK_SEED = 20_240_607
 SPLIT_SIZES: Mapping[str, int] = {"train": 2000, "validation": 500, "test": 1000}
-LABEL_NAMES = ("differ", "agree")
 
 # Every word is one token, and the tokenizer puts one special token in front.
 MAX_WORDS = 63
@@ -29,7 +30,7 @@ MAX_WORDS = 63
 
 @dataclass(frozen=True)
 class TextSplit:
-    """Texts of one split and their labels: 1 where food and service are judged alike, else 0."""
+    """Texts of one split and their labels: 1 where the number of complaints is odd, else 0."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
@@ -174,8 +175,10 @@ QUESTIONS = (
     "what now ?",
 )
 
-# An answer may begin with a person or a noun of the story, so that its last word carries those too.
-ANSWERS = ("{verb} the {noun}", "{noun} ? {verb} it")
+# An echo begins the answer with a noun or a person of the story. A backbone that expects echoes
+# carries those to the story's last word as well, and no longer spells out there how the
+# polarities combine: without them a linear probe reads the label off the last layer.
+PLAIN_ANSWER, ECHO_ANSWER = "{verb} the {noun}", "{noun} : {verb} it"
 ADDRESS_RATE = 0.3
 
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -195,6 +198,7 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
 
 STOP, JOINTS = ".", (".", ".", ";", ", and", ", while")
 DEED_RATE, REVISION_RATE, REACTION_RATE = 0.25, 0.1, 0.4
+OPENING_RATE, FILLER_RATE, PLACE_RATE = 0.6, 0.4, 0.5
 
 
 class Dice:
@@ -232,8 +236,8 @@ class Story:
 
     @property
     def label(self) -> int:
-        """1 where food and service are judged alike, else 0."""
-        return int(self.polarities["food"] == self.polarities["service"])
+        """1 where an odd number of aspects is judged for worse, else 0."""
+        return list(self.polarities.values()).count(WORSE) % 2
 
 
 def vocabulary() -> list[str]:
@@ -247,10 +251,11 @@ def polar_words() -> set[str]:
     return {*advice, *(text.split()[-1] for texts in REACTIONS for text in texts)}
 
 
-def pretraining_text(seed: int, num_texts: int) -> list[str]:
-    """Stories with their answers, for next-word prediction."""
+def pretraining_text(seed: int, num_texts: int, *, echoes: bool = True) -> list[str]:
+    """Stories with their answers, for next-word prediction; without echoes they are easier."""
     dice = Dice(seed)
-    return [_answered(_story(dice, _any_aspects(dice)), dice) for _ in range(num_texts)]
+    stories = (_story(dice, _any_aspects(dice)) for _ in range(num_texts))
+    return [_answered(story, dice, echoes=echoes) for story in stories]
 
 
 def labelled_task() -> dict[str, TextSplit]:
@@ -268,7 +273,7 @@ def _split(stories: Sequence[Story]) -> TextSplit:
 def _distinct_stories(dice: Dice) -> Iterator[Story]:
     seen: set[str] = set()
     while True:
-        story = _story(dice, ["food", "service", *(["place"] if dice.chance(0.5) else [])])
+        story = _story(dice, ["food", "service", *(["place"] if dice.chance(PLACE_RATE) else [])])
         if story.text not in seen:
             seen.add(story.text)
             yield story
@@ -292,21 +297,21 @@ def _story(dice: Dice, aspects: Sequence[str]) -> Story:
 def _sentences(
     dice: Dice, polarities: Mapping[str, int], nouns: Mapping[str, str]
 ) -> Iterator[str]:
-    if dice.chance(0.6):
+    if dice.chance(OPENING_RATE):
         yield _fill(dice.pick(OPENINGS), {}, dice)
     revisions: list[str] = []
     for name in dice.shuffled(list(polarities)):
-        if dice.chance(0.4):
+        if dice.chance(FILLER_RATE):
             yield _fill(dice.pick(FILLERS), {}, dice)
         said = polarities[name]
         if dice.chance(REVISION_RATE):
             template, flips = dice.pick(REVISIONS)
             revision = _fill(template, {"noun": nouns[name]}, dice)
             revisions.append(revision + _reaction(dice, said))
-            said = 1 - said if flips else said
+            said = BETTER - said if flips else said
         yield _judgement(dice, ASPECTS[name], said, nouns[name]) + _reaction(dice, said)
     yield from revisions
-    if dice.chance(0.3):
+    if dice.chance(FILLER_RATE):
         yield _fill(dice.pick(FILLERS), {}, dice)
 
 
@@ -316,7 +321,9 @@ def _judgement(dice: Dice, aspect: Aspect, polarity: int, noun: str) -> str:
     words = {
         "noun": noun,
         "same": dice.pick(aspect.adjectives[polarity] + ANY_ADJECTIVES[polarity]),
-        "other": dice.pick(aspect.adjectives[1 - polarity] + ANY_ADJECTIVES[1 - polarity]),
+        "other": dice.pick(
+            aspect.adjectives[BETTER - polarity] + ANY_ADJECTIVES[BETTER - polarity]
+        ),
     }
     return _fill(dice.pick(JUDGEMENTS), words, dice)
 
@@ -327,16 +334,18 @@ def _reaction(dice: Dice, polarity: int) -> str:
     return ""
 
 
-def _answered(story: Story, dice: Dice) -> str:
+def _answered(story: Story, dice: Dice, *, echoes: bool) -> str:
     """The story and its answer: one piece of advice for each aspect, in random order."""
     aspects = dice.shuffled(list(story.polarities))
-    advice = " , ".join(_advice(story, name, dice) for name in aspects)
-    return f"{story.text} {_address(story, dice)}{advice} {STOP}"
+    advice = " , ".join(_advice(story, name, dice, echoes=echoes) for name in aspects)
+    address = _address(story, dice) if echoes else ""
+    return f"{story.text} {address}{advice} {STOP}"
 
 
-def _advice(story: Story, name: str, dice: Dice) -> str:
+def _advice(story: Story, name: str, dice: Dice, *, echoes: bool) -> str:
     verb = dice.pick(ASPECTS[name].advice[story.polarities[name]])
-    return _fill(dice.pick(ANSWERS), {"verb": verb, "noun": story.nouns[name]}, dice)
+    template = dice.pick((PLAIN_ANSWER, ECHO_ANSWER)) if echoes else PLAIN_ANSWER
+    return _fill(template, {"verb": verb, "noun": story.nouns[name]}, dice)
 
 
 def _address(story: Story, dice: Dice) -> str:
@@ -362,7 +371,8 @@ def _joined(dice: Dice, sentences: Iterator[str]) -> Iterator[str]:
 
 def _tables() -> Iterator[str]:
     """Every string that a text may be made of."""
-    yield from chain(JUDGEMENTS, OPENINGS, FILLERS, QUESTIONS, JOINTS, ANSWERS, [STOP])
+    yield from chain(JUDGEMENTS, OPENINGS, FILLERS, QUESTIONS, JOINTS)
+    yield from (PLAIN_ANSWER, ECHO_ANSWER, STOP)
     yield from chain.from_iterable([*SLOTS.values(), *ANY_ADJECTIVES, *REACTIONS])
     yield from (template for template, _ in REVISIONS)
     for aspect in ASPECTS.values():
