@@ -82,7 +82,7 @@ class Jobs:
     def same_message(self) -> NDArray[np.bool_]:
         """Which rows belong to the message of the row before."""
         same_tap = np.diff(self.columns.tap, prepend=np.int16(NONE)) == 0
-        return (np.diff(self.key, prepend=NONE) == 0) & same_tap
+        return np.asarray((np.diff(self.key, prepend=NONE) == 0) & same_tap, np.bool_)
 
     def total(self, values: NDArray[Any]) -> NDArray[Any]:
         """The sum over each mini-batch's rows."""
