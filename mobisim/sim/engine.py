@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from simpy.core import EmptySchedule
 
-from mobisim.sim.actors import Device, Scene, Server
+from mobisim.sim.device import Device
+from mobisim.sim.kernel import Scene
+from mobisim.sim.server import Server
 from mobisim.span import NONE, Block, Row
 from mobisim.world import World
 
@@ -17,15 +19,15 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """The spans of a world in blocks, ordered by their ends; ends when the reader stops asking."""
     scene = Scene(world)
     server = Server(scene)
-    server.devices = _devices(scene, server)
-    for device in server.devices:
+    devices = server.devices = _devices(scene, server)
+    for device in devices:
         device.next_batch()
     rows = scene.rows
     running = True
     while running:
         running = _advance(scene, block_rows)
         if not running:
-            rows.extend(_cut(scene, server))
+            rows.extend(_cut(scene, devices, server))
         while len(rows) >= block_rows or (rows and not running):
             yield Block(rows[:block_rows])
             del rows[:block_rows]
@@ -50,21 +52,21 @@ def _advance(scene: Scene, block_rows: int) -> bool:
     return True
 
 
-def _cut(scene: Scene, server: Server) -> Iterator[Row]:
+def _cut(scene: Scene, devices: list[Device], server: Server) -> Iterator[Row]:
     """What is still open at the horizon: cut there and marked, actor by actor."""
     horizon = scene.world.horizon_s
     if horizon is None or scene.env.peek() == float("inf"):
         return
-    for device in server.devices:
+    for device in devices:
         if device.doing != NONE:
             yield from _positive([device.open_row(horizon, cut=True)])
-    for device in server.devices:
+    for device in devices:
         yield from _positive(device.uplink.open_rows(horizon))
     yield from _positive(server.open_rows(horizon))
     for worker in server.workers:
         yield from _positive(worker.open_rows(horizon))
-    for download in server.downloads:
-        yield from _positive(download.open_rows(horizon))
+    for device in devices:
+        yield from _positive(device.downlink.open_rows(horizon))
 
 
 def _positive(rows: list[Row]) -> list[Row]:

@@ -9,6 +9,9 @@ from typing import Any
 import simpy
 from simpy.events import EventPriority
 
+from mobisim.span import Row
+from mobisim.world import World
+
 Callback = Callable[[Any], None]
 
 
@@ -38,3 +41,12 @@ class Alarm(simpy.Event):
         self._value = None
         self._ok = True
         clock.schedule_at(self, at, rank)
+
+
+class Scene:
+    """What all actors share: the clock, the rows written so far, the world."""
+
+    def __init__(self, world: World) -> None:
+        self.env = Clock()
+        self.world = world
+        self.rows: list[Row] = []

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import random_scenario, random_world, spans_of, world_of
 
-from mobisim.sim.actors import Device, Server, Uplink, Worker
+from mobisim.sim.device import Device, Uplink
 from mobisim.sim.kernel import Alarm
+from mobisim.sim.server import Server, Worker
 from mobisim.span import KINDS, Span
 from mobisim.world import World
 
@@ -168,6 +169,7 @@ def credit_when_the_step_ends(patch: pytest.MonkeyPatch) -> None:
     def step_ends(self: Worker, event: Any) -> None:
         device = self._job().device
         stepped(self, event)
+        assert isinstance(device, Device)
         credit(device)
 
     patch.setattr(Device, "step_starts", lambda self: None)

@@ -11,7 +11,7 @@ from worlds import blocks_of, device, spans_of, stated, world_of
 
 from mobisim.errors import InvariantError
 from mobisim.report.invariants import RULES, InvariantFold, check_summary
-from mobisim.sim.actors import Worker
+from mobisim.sim.server import Worker
 from mobisim.span import (
     DOWNLOAD,
     ENCODE,

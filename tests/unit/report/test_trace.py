@@ -35,7 +35,8 @@ def _traced(result: Path, **window: float) -> tuple[list[Event], Event]:
 
 
 def _spans(result: Path) -> list[Event]:
-    return pq.read_table(result / "spans.parquet").to_pylist()
+    rows: list[Event] = pq.read_table(result / "spans.parquet").to_pylist()
+    return rows
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,19 @@
-"""The actors of the timeline: devices, links and the server, as callbacks on SimPy events.
+"""The device's side of the timeline: the device itself, its uplink and its downlink.
 
-Rows leave in the order of their ends, so each span is written at the moment it ends. Callbacks
-instead of processes keep one mini-batch at a handful of events; the rules are those of DESIGN.md.
+Actors are callbacks on SimPy events, which keeps one mini-batch at a handful of events. Rows leave
+in the order of their ends: each span is written at the moment it ends. The rules are DESIGN.md's.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from heapq import heapify, heappop, heappush
 from typing import Any
 
-from mobisim.sim.kernel import Alarm, Clock
+from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.server import Server
 from mobisim.sim.streams import Factor, factor_stream
-from mobisim.span import (
-    DECODE,
-    DOWNLOAD,
-    ENCODE,
-    FORWARD,
-    LATENCY,
-    NONE,
-    QUEUE,
-    SIDE_FORWARD,
-    STEP,
-    TRANSFER,
-    WAIT,
-    Row,
-)
-from mobisim.world import Batch, Group, Part, World
-
-
-class Scene:
-    """What all actors share: the clock, the rows written so far, the world."""
-
-    def __init__(self, world: World) -> None:
-        self.env = Clock()
-        self.world = world
-        self.rows: list[Row] = []
-
-
-class Job:
-    """A mini-batch at the server: which parts have arrived, when it came, who works on it."""
-
-    __slots__ = ("arrived", "batch", "device", "done", "number", "since", "version", "worker")
-
-    def __init__(self, device: Device, number: int, batch: Batch, since: float) -> None:
-        self.device, self.number, self.batch, self.since = device, number, batch, since
-        self.arrived = 0
-        self.done = 0
-        self.version = NONE
-        self.worker: Worker | None = None
+from mobisim.span import DOWNLOAD, ENCODE, FORWARD, LATENCY, NONE, QUEUE, TRANSFER, WAIT, Row
+from mobisim.world import Batch, Group, Part
 
 
 class Device:
@@ -58,6 +23,7 @@ class Device:
         self.scene, self.group, self.index, self.server = scene, group, index, server
         self.rank = scene.world.num_workers + index
         self.uplink = Uplink(scene, self)
+        self.downlink = Downlink(scene, self)
         self.number = -1  # the mini-batch at hand
         self.batch = group.batches[0]
         self.part = 0
@@ -145,6 +111,10 @@ class Device:
             NONE, NONE, NONE, cut,
         )  # fmt: skip
 
+    def deliver(self) -> None:
+        """The side network sets out to this device."""
+        self.downlink.carry()
+
 
 class Uplink:
     """Carries one message after the other; arrival comes a latency after the last byte left."""
@@ -217,176 +187,21 @@ class Uplink:
         ]
 
 
-class Server:
-    """One first-come queue of mini-batches for all workers."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        actors = scene.world.actors
-        self.actor = actors.server
-        self.devices: list[Device] = []
-        self.queue: deque[Job] = deque()
-        self.workers = [Worker(scene, self, i) for i in range(scene.world.num_workers)]
-        self.idle = list(range(scene.world.num_workers))
-        heapify(self.idle)
-        self.open_jobs: dict[tuple[int, int], Job] = {}
-        self.version = 0
-        self.downloads: list[Download] = []
-
-    def arrives(self, device: Device, number: int, batch: Batch, now: float) -> None:
-        """A message is here: the first of its mini-batch queues, the others join it."""
-        if len(batch.parts) == 1:
-            job = Job(device, number, batch, now)
-            job.arrived = 1
-            self._enqueue(job)
-            return
-        job = self.open_jobs.get((device.index, number)) or Job(device, number, batch, now)
-        job.arrived += 1
-        if job.arrived == 1:
-            self.open_jobs[device.index, number] = job
-            self._enqueue(job)
-        elif job.worker is not None and job.worker.starved:
-            job.worker.part_is_here(now)
-        if job.arrived == len(batch.parts):
-            del self.open_jobs[device.index, number]
-
-    def _enqueue(self, job: Job) -> None:
-        if self.idle:
-            self.workers[heappop(self.idle)].take(job)
-        else:
-            self.queue.append(job)
-
-    def free(self, worker: Worker, now: float) -> None:
-        """A worker is done: it takes the mini-batch that has waited longest."""
-        if self.queue:
-            job = self.queue.popleft()
-            if now > job.since:
-                self.scene.rows.append(self._queue_row(job, now, cut=False))
-            worker.take(job)
-            return
-        heappush(self.idle, worker.index)
-        world = self.scene.world
-        if self.version == world.total_batches and world.deliver:
-            self.downloads = [Download(self.scene, device) for device in self.devices]
-
-    def _queue_row(self, job: Job, end: float, *, cut: bool) -> Row:
-        return (
-            QUEUE, self.actor, job.since, end, job.device.index, job.number,
-            job.batch.parts[0].tap, NONE, NONE, NONE, cut,
-        )  # fmt: skip
-
-    def open_rows(self, end: float) -> list[Row]:
-        """The rows of what waits in the queue."""
-        return [self._queue_row(job, end, cut=True) for job in self.queue]
-
-
-class Worker:
-    """Works through one mini-batch at a time: decode, side forward, step."""
-
-    def __init__(self, scene: Scene, server: Server, index: int) -> None:
-        self.scene, self.server, self.index = scene, server, index
-        self.actor = scene.world.actors.worker(index)
-        self.job: Job | None = None
-        self.doing = NONE
-        self.since = 0.0
-        self.step_factor = factor_stream(
-            scene.world.seed, f"worker-{index}/step", scene.world.step_distribution
-        )
-        self.factor = 1.0
-
-    @property
-    def starved(self) -> bool:
-        """Whether the worker waits for the next part of its mini-batch."""
-        return self.doing == WAIT
-
-    def take(self, job: Job) -> None:
-        """Take up a mini-batch: from here on its device has one more credit."""
-        self.job = job
-        job.worker = self
-        job.version = self.server.version
-        if self.step_factor is not None:
-            self.factor = self.step_factor()
-        self.since = self.scene.env.now
-        job.device.step_starts()
-        self._decode()
-
-    def _decode(self) -> None:
-        job = self._job()
-        if job.done == job.arrived:
-            self.doing = WAIT
-            return
-        self._work(DECODE, job.batch.parts[job.done].decode_s, self._decoded)
-
-    def part_is_here(self, now: float) -> None:
-        """The part that the worker waits for has arrived."""
-        if now > self.since:
-            self._write(NONE)
-        self._decode()
-
-    def _decoded(self, event: Any) -> None:
-        if event is not None:
-            self._write(NONE)
-        job = self._job()
-        self._work(SIDE_FORWARD, job.batch.parts[job.done].side_forward_s, self._part_done)
-
-    def _part_done(self, event: Any) -> None:
-        if event is not None:
-            self._write(NONE)
-        job = self._job()
-        job.done += 1
-        if job.done < len(job.batch.parts):
-            self._decode()
-        else:
-            self._work(STEP, job.batch.step_s, self._stepped)
-
-    def _work(self, kind: int, duration: float, then: Any) -> None:
-        """Work for a while; what is stated to take no time leaves no span and no event."""
-        if duration == 0.0:
-            then(None)
-            return
-        self.doing = kind
-        Alarm(self.scene.env, self.since + duration * self.factor, self.index, then)
-
-    def _stepped(self, _: Any) -> None:
-        self.server.version += 1
-        now = self._write(self.server.version)
-        self.job = None
-        self.doing = NONE
-        self.server.free(self, now)
-
-    def _write(self, version_written: int) -> float:
-        now = self.scene.env.now
-        self.scene.rows.append(self._row(now, version_written, cut=False))
-        self.since = now
-        return now
-
-    def _job(self) -> Job:
-        assert self.job is not None
-        return self.job
-
-    def _row(self, end: float, version_written: int, *, cut: bool) -> Row:
-        job = self._job()
-        read = job.version if self.doing == STEP else NONE
-        tap = NONE if self.doing == STEP else job.batch.parts[job.done].tap
-        return (
-            self.doing, self.actor, self.since, end, job.device.index, job.number, tap,
-            NONE, read, version_written, cut,
-        )  # fmt: skip
-
-    def open_rows(self, end: float) -> list[Row]:
-        """The row of what the worker is doing."""
-        return [] if self.job is None else [self._row(end, NONE, cut=True)]
-
-
-class Download:
+class Downlink:
     """Brings the side network to a device once the last step is done."""
 
     def __init__(self, scene: Scene, device: Device) -> None:
         self.scene, self.device = scene, device
         self.actor = scene.world.actors.downlink(device.index)
+        self.kind = NONE
+        self.since = 0.0
+
+    def carry(self) -> None:
+        """Set out with the side network."""
         self.kind = DOWNLOAD
-        self.since = scene.env.now
-        Alarm(scene.env, self.since + device.group.download_s, device.rank, self._carried)
+        self.since = self.scene.env.now
+        arrival = self.since + self.device.group.download_s
+        Alarm(self.scene.env, arrival, self.device.rank, self._carried)
 
     def _carried(self, _: Any) -> None:
         self._write(self.device.group.download_bytes)

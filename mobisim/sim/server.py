@@ -1,0 +1,201 @@
+"""The server's side of the timeline: one queue of mini-batches, and the workers that empty it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import Any, Protocol
+
+from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.streams import factor_stream
+from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
+from mobisim.world import Batch
+
+
+class Client(Protocol):
+    """A device, as the server knows it."""
+
+    index: int
+
+    def step_starts(self) -> None:
+        """One of the client's mini-batches is taken up: credit for one more."""
+        ...
+
+    def deliver(self) -> None:
+        """All is learned: the side network sets out to the client."""
+        ...
+
+
+class Job:
+    """A mini-batch at the server: which parts have arrived, when it came, who works on it."""
+
+    __slots__ = ("arrived", "batch", "device", "done", "number", "since", "version", "worker")
+
+    def __init__(self, device: Client, number: int, batch: Batch, since: float) -> None:
+        self.device, self.number, self.batch, self.since = device, number, batch, since
+        self.arrived = 0
+        self.done = 0
+        self.version = NONE
+        self.worker: Worker | None = None
+
+
+class Server:
+    """One first-come queue of mini-batches for all workers."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        actors = scene.world.actors
+        self.actor = actors.server
+        self.devices: Sequence[Client] = ()
+        self.queue: deque[Job] = deque()
+        self.workers = [Worker(scene, self, i) for i in range(scene.world.num_workers)]
+        self.idle = list(range(scene.world.num_workers))
+        heapify(self.idle)
+        self.open_jobs: dict[tuple[int, int], Job] = {}
+        self.version = 0
+
+    def arrives(self, device: Client, number: int, batch: Batch, now: float) -> None:
+        """A message is here: the first of its mini-batch queues, the others join it."""
+        if len(batch.parts) == 1:
+            job = Job(device, number, batch, now)
+            job.arrived = 1
+            self._enqueue(job)
+            return
+        job = self.open_jobs.get((device.index, number)) or Job(device, number, batch, now)
+        job.arrived += 1
+        if job.arrived == 1:
+            self.open_jobs[device.index, number] = job
+            self._enqueue(job)
+        elif job.worker is not None and job.worker.starved:
+            job.worker.part_is_here(now)
+        if job.arrived == len(batch.parts):
+            del self.open_jobs[device.index, number]
+
+    def _enqueue(self, job: Job) -> None:
+        if self.idle:
+            self.workers[heappop(self.idle)].take(job)
+        else:
+            self.queue.append(job)
+
+    def free(self, worker: Worker, now: float) -> None:
+        """A worker is done: it takes the mini-batch that has waited longest."""
+        if self.queue:
+            job = self.queue.popleft()
+            if now > job.since:
+                self.scene.rows.append(self._queue_row(job, now, cut=False))
+            worker.take(job)
+            return
+        heappush(self.idle, worker.index)
+        world = self.scene.world
+        if self.version == world.total_batches and world.deliver:
+            for device in self.devices:
+                device.deliver()
+
+    def _queue_row(self, job: Job, end: float, *, cut: bool) -> Row:
+        return (
+            QUEUE, self.actor, job.since, end, job.device.index, job.number,
+            job.batch.parts[0].tap, NONE, NONE, NONE, cut,
+        )  # fmt: skip
+
+    def open_rows(self, end: float) -> list[Row]:
+        """The rows of what waits in the queue."""
+        return [self._queue_row(job, end, cut=True) for job in self.queue]
+
+
+class Worker:
+    """Works through one mini-batch at a time: decode, side forward, step."""
+
+    def __init__(self, scene: Scene, server: Server, index: int) -> None:
+        self.scene, self.server, self.index = scene, server, index
+        self.actor = scene.world.actors.worker(index)
+        self.job: Job | None = None
+        self.doing = NONE
+        self.since = 0.0
+        self.step_factor = factor_stream(
+            scene.world.seed, f"worker-{index}/step", scene.world.step_distribution
+        )
+        self.factor = 1.0
+
+    @property
+    def starved(self) -> bool:
+        """Whether the worker waits for the next part of its mini-batch."""
+        return self.doing == WAIT
+
+    def take(self, job: Job) -> None:
+        """Take up a mini-batch: from here on its device has one more credit."""
+        self.job = job
+        job.worker = self
+        job.version = self.server.version
+        if self.step_factor is not None:
+            self.factor = self.step_factor()
+        self.since = self.scene.env.now
+        job.device.step_starts()
+        self._decode()
+
+    def _decode(self) -> None:
+        job = self._job()
+        if job.done == job.arrived:
+            self.doing = WAIT
+            return
+        self._work(DECODE, job.batch.parts[job.done].decode_s, self._decoded)
+
+    def part_is_here(self, now: float) -> None:
+        """The part that the worker waits for has arrived."""
+        if now > self.since:
+            self._write(NONE)
+        self._decode()
+
+    def _decoded(self, event: Any) -> None:
+        if event is not None:
+            self._write(NONE)
+        job = self._job()
+        self._work(SIDE_FORWARD, job.batch.parts[job.done].side_forward_s, self._part_done)
+
+    def _part_done(self, event: Any) -> None:
+        if event is not None:
+            self._write(NONE)
+        job = self._job()
+        job.done += 1
+        if job.done < len(job.batch.parts):
+            self._decode()
+        else:
+            self._work(STEP, job.batch.step_s, self._stepped)
+
+    def _work(self, kind: int, duration: float, then: Any) -> None:
+        """Work for a while; what is stated to take no time leaves no span and no event."""
+        if duration == 0.0:
+            then(None)
+            return
+        self.doing = kind
+        Alarm(self.scene.env, self.since + duration * self.factor, self.index, then)
+
+    def _stepped(self, _: Any) -> None:
+        self.server.version += 1
+        now = self._write(self.server.version)
+        self.job = None
+        self.doing = NONE
+        self.server.free(self, now)
+
+    def _write(self, version_written: int) -> float:
+        now = self.scene.env.now
+        self.scene.rows.append(self._row(now, version_written, cut=False))
+        self.since = now
+        return now
+
+    def _job(self) -> Job:
+        assert self.job is not None
+        return self.job
+
+    def _row(self, end: float, version_written: int, *, cut: bool) -> Row:
+        job = self._job()
+        read = job.version if self.doing == STEP else NONE
+        tap = NONE if self.doing == STEP else job.batch.parts[job.done].tap
+        return (
+            self.doing, self.actor, self.since, end, job.device.index, job.number, tap,
+            NONE, read, version_written, cut,
+        )  # fmt: skip
+
+    def open_rows(self, end: float) -> list[Row]:
+        """The row of what the worker is doing."""
+        return [] if self.job is None else [self._row(end, NONE, cut=True)]
