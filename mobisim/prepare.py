@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mobisim.cost.compute import device_model, server_model
+from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel
 from mobisim.cost.system import System
+from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.fit import Memory
 from mobisim.manifest import VERSION
@@ -145,6 +148,26 @@ def _extrapolated(system: System, planned: Planned) -> list[str]:
                     f"{path} ({profile.name}): {outside[-1]} tokens per mini-batch, "
                     f"covered: {low} to {high}"
                 )
+    return found + _unmeasured(system, shapes)
+
+
+def _unmeasured(system: System, shapes: list[BatchShape]) -> list[str]:
+    """Operators of measured profiles that a shape would call outside their measured sizes.
+
+    Raises:
+        InputError: an operator that was not measured at all, which nothing can allow.
+    """
+    groups = enumerate(system.scenario.devices)
+    models = {f"devices[{i}].profile": device_model(system, group) for i, group in groups}
+    found = []
+    for path, model in (*models.items(), ("server.profile", server_model(system))):
+        if isinstance(model, MeasuredDeviceModel | MeasuredServerModel):
+            try:
+                beyond = [words for shape in shapes for words in model.outside(shape)]
+            except InputError as error:
+                raise error.placed(path) from error
+            name = model.operators.name
+            found += [f"{path} ({name}): {words}" for words in dict.fromkeys(beyond)]
     return found
 
 

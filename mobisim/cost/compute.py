@@ -11,10 +11,11 @@ from itertools import pairwise
 from typing import Protocol
 
 from mobisim.cost.architecture import Architecture
+from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, Operators
 from mobisim.cost.system import System
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
-from mobisim.scenario.profiles import FixedDevice, FixedServer, Roofline
+from mobisim.scenario.profiles import FixedDevice, FixedServer, Measured, Roofline
 from mobisim.scenario.schema import Codec, DeviceGroup
 
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
@@ -235,9 +236,10 @@ def device_model(system: System, group: DeviceGroup) -> DeviceModel:
         return FixedDeviceModel(group.profile, _num_parts(system))
     assert system.backbone is not None
     wire = system.scenario.wire
-    return RooflineDeviceModel(
-        group.profile, system.backbone, system.taps, wire.codec, wire.block_size, system.by_layer
-    )
+    rest = system.backbone, system.taps, wire.codec, wire.block_size, system.by_layer
+    if isinstance(group.profile, Measured):
+        return MeasuredDeviceModel(Operators.of(group.profile), *rest)
+    return RooflineDeviceModel(group.profile, *rest)
 
 
 def server_model(system: System) -> ServerModel:
@@ -245,6 +247,8 @@ def server_model(system: System) -> ServerModel:
     profile = system.scenario.server.profile
     if isinstance(profile, FixedServer):
         return FixedServerModel(profile, _num_parts(system), system.by_layer)
+    if isinstance(profile, Measured):
+        return MeasuredServerModel(Operators.of(profile), system, _num_parts(system))
     return RooflineServerModel(profile, system, _num_parts(system))
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from mobisim.cost.compute import ACTIVATION_BYTES, WEIGHT_BYTES
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.profiles import FixedDevice, FixedServer, Roofline
+from mobisim.scenario.profiles import Machine
 from mobisim.scenario.schema import DeviceGroup
 
 
@@ -92,10 +92,10 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
     )
 
 
-def _runtime(profile: FixedDevice | FixedServer | Roofline) -> int:
+def _runtime(profile: Machine) -> int:
     return round(profile.runtime_memory.value) if profile.runtime_memory is not None else 0
 
 
-def capacity_bytes(profile: FixedDevice | FixedServer | Roofline) -> int | None:
+def capacity_bytes(profile: Machine) -> int | None:
     """What the machine has; None where its profile does not say."""
     return round(profile.memory.value) if profile.memory is not None else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mobisim.errors import InputError, nearest, unknown_name
 from mobisim.scenario.document import Document, parse, read_text
+from mobisim.scenario.samples import with_samples
 
 PROFILE_KINDS = ("devices", "servers", "links", "models")
 
@@ -42,7 +43,23 @@ def profile(kind: str, name: str, where: str | None = None) -> Document:
     known = names(kind)
     if name not in known:
         raise unknown_name(f"{kind.removesuffix('s')} profile", name, known, where=where)
-    return _read(shipped("profiles") / kind / f"{name}.yaml", f"profiles/{kind}/{name}.yaml")
+    folder = shipped("profiles") / kind
+    return with_samples(_read(folder / f"{name}.yaml", f"profiles/{kind}/{name}.yaml"), folder)
+
+
+def profile_file(name: str, where: str) -> Document:
+    """The document of a profile in a file of one's own; `where` names the scenario's place.
+
+    A relative path is looked for beside the scenario's file first, then from here.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    beside = Path(where.partition(":")[0]).parent / name
+    path = beside if beside.is_file() else Path(name)
+    if not path.is_file():
+        raise InputError("no such profile file", where=where, expected="a YAML file", got=name)
+    return with_samples(_read(path, str(path)), path.parent)
 
 
 def scenario(path_or_name: str) -> Document:

@@ -153,9 +153,17 @@ def _inline(document: Document, at: Location) -> None:
     if kind is None or not isinstance(name, str):
         return
     where = f"{place_of(document, at)}: {_show(at)}"
-    found = read_model(name, where) if kind == "models" else catalog.profile(kind, name, where)
+    found = _find(kind, name, where)
     _get(document.data, at[:-1])[at[-1]] = found.data
     document.places.update({(*at, *below): place for below, place in found.places.items() if below})
+
+
+def _find(kind: str, name: str, where: str) -> Document:
+    if kind == "models":
+        return read_model(name, where)
+    if name.endswith((".yaml", ".yml")):
+        return catalog.profile_file(name, where)
+    return catalog.profile(kind, name, where)
 
 
 def place_of(document: Document, at: Location) -> str:
@@ -227,7 +235,7 @@ def _location(problem: ErrorDetails, data: Any) -> Location:
 _PLAIN = {
     "missing": "this key is missing",
     "union_tag_not_found": (
-        "kind is missing; expected: kind: roofline with rates, or kind: fixed with times"
+        "kind is missing; expected: kind: roofline with rates, fixed with times, or measured"
     ),
     "tuple_type": "expected: a list",
     "string_type": "expected: text",

@@ -25,6 +25,7 @@ from mobisim.scenario.quantities import (
     is_number,
     problem_of,
 )
+from mobisim.scenario.samples import Sample
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -51,7 +52,7 @@ class Profile(Strict):
     description: str = ""
 
 
-class _Machine(Profile):
+class Machine(Profile):
     """What devices and servers share: memory and power, where stated."""
 
     memory: Sourced[Size] | None = None
@@ -66,7 +67,7 @@ class _Machine(Profile):
         return self
 
 
-class Roofline(_Machine):
+class Roofline(Machine):
     """A machine whose kernels last max(FLOPs / rate, bytes / bandwidth) + operators x overhead."""
 
     kind: Literal["roofline"]
@@ -79,7 +80,55 @@ class Roofline(_Machine):
     covers: Covers
 
 
-class FixedDevice(_Machine):
+BUNDLE_VERSION = 1
+
+
+class FitError(Strict):
+    """How far the predictor is off at measured blocks that were left out of it, as shares."""
+
+    median: Annotated[float, Field(ge=0)]
+    p90: Annotated[float, Field(ge=0)]
+    left_out: Annotated[int, Field(ge=0)]
+
+
+class Measured(Machine):
+    """A machine whose operators were timed by `mobisim profile`; `samples` holds what it took."""
+
+    kind: Literal["measured"]
+    version: int
+    role: Literal["device", "server"]
+    precision: Sourced[Precision]
+    threads: Annotated[int, Field(ge=1)]
+    machine: str
+    accelerator: str = "cpu"
+    software: dict[str, str]
+    date: str
+    method: str
+    grid: str
+    ranges: dict[str, tuple[int, int]]
+    fit_error: FitError | None = None
+    num_samples: Annotated[int, Field(ge=1)]
+    samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_known(cls, version: int) -> int:
+        if version != BUNDLE_VERSION:
+            raise ValueError(
+                f"expected: version {BUNDLE_VERSION} of measured profiles; profile again, or use "
+                "the mobisim that wrote it"
+            )
+        return version
+
+    @model_validator(mode="after")
+    def _precision_was_measured(self) -> Self:
+        timed = sorted({sample.precision for sample in self.samples})
+        if self.precision.value not in timed:
+            raise problem_of("precision", f"expected: one that was timed: {', '.join(timed)}")
+        return self
+
+
+class FixedDevice(Machine):
     """A device with stated times, for teaching and for tests against theory."""
 
     kind: Literal["fixed"]
@@ -88,7 +137,7 @@ class FixedDevice(_Machine):
     precision: Sourced[Precision] = Sourced[Precision](value="fp16")
 
 
-class FixedServer(_Machine):
+class FixedServer(Machine):
     """A server with a stated time per step, decoding included.
 
     `forward_share` is the part of the step that is side-network forward; layer granularity can
@@ -164,7 +213,7 @@ class TransformerProfile(Profile):
         return config
 
 
-DeviceProfile = Annotated[FixedDevice | Roofline, Field(discriminator="kind")]
-ServerProfile = Annotated[FixedServer | Roofline, Field(discriminator="kind")]
+DeviceProfile = Annotated[FixedDevice | Measured | Roofline, Field(discriminator="kind")]
+ServerProfile = Annotated[FixedServer | Measured | Roofline, Field(discriminator="kind")]
 LinkProfile = ConstantLink
 ModelProfile = TransformerProfile

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mobisim.scenario.profiles import Covers, TransformerProfile
+from mobisim.scenario.profiles import Covers, Measured, TransformerProfile
 from mobisim.scenario.quantities import Sourced
 
 SORTS = ("measured", "published", "assumed", "stated")
@@ -49,11 +49,20 @@ def _walk(value: Any, path: str) -> Iterator[Origin]:
     elif isinstance(value, TransformerProfile):
         yield Origin(f"{path}.config", value.name, value.source, None, None)
     elif isinstance(value, BaseModel):
+        if isinstance(value, Measured):
+            yield _of_samples(value, path)
         for name in type(value).model_fields:
             yield from _walk(getattr(value, name), f"{path}.{name}".removeprefix("."))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from _walk(item, f"{path}[{index}]")
+
+
+def _of_samples(profile: Measured, path: str) -> Origin:
+    operators = len({sample.operator for sample in profile.samples})
+    text = f"{len(profile.samples)} medians of {operators} operators"
+    note = f"{profile.machine}, {profile.threads} threads, {profile.date}: {profile.method}"
+    return Origin(f"{path}.samples".removeprefix("."), text, "measured", None, note)
 
 
 def _of_sourced(value: Sourced[Any], path: str) -> Origin:

@@ -1,0 +1,67 @@
+"""A measured operator as a surface over its sizes: exact where measured, smooth in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sizes = tuple[float, ...]
+Array = NDArray[np.float64]
+REACH = 4.0  # of the correlation, in e-folds of all sizes together
+NUGGET = 1e-6
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Seconds over sizes by kriging: a power law, and the correlated rest of what was measured.
+
+    In one dimension an exponential correlation of long reach interpolates linearly between
+    neighbours, here in logarithms, so that it never swings between points.
+    """
+
+    points: Array
+    centre: Array
+    law: Array
+    weights: Array
+
+    @classmethod
+    def through(cls, measured: Mapping[Sizes, float]) -> Surface:
+        """The surface through these seconds at these sizes."""
+        points = np.log(np.array(list(measured), dtype=float))
+        logs = np.log(np.array(list(measured.values())))
+        centre = points.mean(axis=0)
+        terms = _terms(points - centre)
+        law = np.linalg.lstsq(terms, logs, rcond=None)[0]
+        rest = np.linalg.solve(_correlation(points, points, NUGGET), logs - terms @ law)
+        return cls(points, centre, law, rest)
+
+    def seconds(self, sizes: Sizes) -> float:
+        """Seconds at these sizes."""
+        point = np.log(np.array([sizes], dtype=float))
+        log = _terms(point - self.centre) @ self.law
+        log += _correlation(point, self.points) @ self.weights
+        return float(np.exp(log[0]))
+
+    def range_of(self, axis: int) -> tuple[float, float]:
+        """The least and the greatest measured size along an axis."""
+        sizes = np.exp(self.points[:, axis])
+        return float(sizes.min()), float(sizes.max())
+
+    @property
+    def range_of_product(self) -> tuple[float, float]:
+        """The least and the greatest product of all sizes."""
+        products = np.exp(self.points.sum(axis=1))
+        return float(products.min()), float(products.max())
+
+
+def _terms(points: Array) -> Array:
+    return np.hstack([np.ones((len(points), 1)), points])
+
+
+def _correlation(left: Array, right: Array, nugget: float = 0.0) -> Array:
+    apart = np.abs(left[:, None, :] - right[None, :, :]).sum(axis=-1)
+    correlation: Array = np.exp(-apart / REACH) + nugget * (apart == 0)
+    return correlation
