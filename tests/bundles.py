@@ -53,9 +53,8 @@ def rows() -> Iterator[Sample]:
 
 
 def _row(operator: str, batch: int, length: int, width: int, out: int, seconds: float) -> Sample:
-    return Sample(
-        operator, batch, length, width, out, "fp32", 1, seconds, 0.9 * seconds, 1.2 * seconds, 9
-    )
+    median, p10, p90 = (float(f"{factor * seconds:.6g}") for factor in (1.0, 0.9, 1.2))
+    return Sample(operator, batch, length, width, out, "fp32", 1, median, p10, p90, 9)
 
 
 def write_bundle(folder: Path) -> Path:
