@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -159,6 +159,35 @@ def _time(text: str | None, where: str) -> float | None:
         return TIME.parse(text)
     except ValueError as error:
         raise InputError(str(error), where=where, got=repr(text)) from error
+
+
+@cli.command()
+@click.option("--name", default="my-device", show_default=True, help="Of the profile's files.")
+@click.option(
+    "--role", type=click.Choice(["device", "server"]), default="device", show_default=True,
+    help="Time the backbone and encoding, or decoding and the side network.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--budget", default=None, metavar="TIME", help="Measure so long [default: 3min].")
+@click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(), help="Folder of the files.",
+)  # fmt: skip
+def profile(
+    name: str, role: Literal["device", "server"], threads: int, budget: str | None, quick: bool,
+    out: Path,
+) -> None:  # fmt: skip
+    """Measure this machine's operators and write a profile that scenarios can name."""
+    from mobisim.profiling.profile import Plan, explained, quickly  # noqa: PLC0415
+    from mobisim.profiling.profile import profile as measure  # noqa: PLC0415
+    from mobisim.progress import showing_progress  # noqa: PLC0415
+
+    plan = Plan(name, out, role, threads)
+    plan = quickly(plan) if quick else plan
+    plan = plan.within(_time(budget, "--budget"))
+    with showing_progress() as progress:
+        path = measure(plan, lambda words: click.echo(f"mobisim: {words}", err=True), progress)
+    click.echo(explained(plan, path))
 
 
 @cli.command()

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prepare",),
     ("fit", "manifest"),
     ("workload",),
+    ("profiling",),
     ("sim", "training", "report"),
     ("world",),
     ("cost",),
@@ -30,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors"}
-ONLY_IN = {"simpy": {"sim"}, "torch": {"training", "learning"}, "yaml": {"scenario"}}
+ONLY_IN = {"simpy": {"sim"}, "torch": {"training", "learning", "profiling"}, "yaml": {"scenario"}}
 
 
 def _room(module: str) -> str:

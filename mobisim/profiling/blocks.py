@@ -1,0 +1,150 @@
+"""Plain transformer blocks in torch, with a lap after each kernel.
+
+Axes: B samples, T positions, D width, A attention width (heads times head size), F inner width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobisim.profiling.stopwatch import Timed
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Lap = Callable[[Timed], None]
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """The sizes of a block: OPT's make, or Llama's with `modern` (RMSNorm, rotary, gated)."""
+
+    width: int
+    head_dim: int
+    num_kv_heads: int
+    ff_width: int
+    modern: bool
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads; together they are as wide as the block."""
+        return self.width // self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Width of the keys, and of the values."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def matrix_weights(self) -> int:
+        """Weights of all matrices."""
+        attention = 2 * self.width * (self.width + self.kv_width)
+        return attention + (3 if self.modern else 2) * self.width * self.ff_width
+
+    def flop(self, batch: int, length: int) -> float:
+        """FLOPs of a forward, attention taken as full."""
+        tokens = batch * length
+        return 2.0 * tokens * self.matrix_weights + 4.0 * tokens * length * self.width
+
+
+class Block(nn.Module):
+    """A frozen pre-norm block."""
+
+    def __init__(self, sizes: BlockSizes, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.sizes, self.precision = sizes, precision
+        options: dict[str, Any] = {"dtype": DTYPES[precision], "device": device}
+        linear: dict[str, Any] = options | {"bias": not sizes.modern}
+        width, inner = sizes.width, sizes.ff_width
+        norm = nn.RMSNorm if sizes.modern else nn.LayerNorm
+        self.norms = nn.ModuleList(norm(width, **options) for _ in range(2))
+        self.query = nn.Linear(width, width, **linear)
+        self.key = nn.Linear(width, sizes.kv_width, **linear)
+        self.value = nn.Linear(width, sizes.kv_width, **linear)
+        self.out = nn.Linear(width, width, **linear)
+        self.up = nn.Linear(width, inner, **linear)
+        self.gate = nn.Linear(width, inner, **linear) if sizes.modern else None
+        self.down = nn.Linear(inner, width, **linear)
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, h_BTD: Tensor, lap: Lap | None = None) -> Tensor:
+        """The block's output; with `lap`, each kernel's end is told."""
+        run = _Run(self, h_BTD, lap)
+        attended = run.linear(self.out, run.attend(run.norm(self.norms[0], h_BTD)))
+        h_BTD = run.add(h_BTD, attended)
+        return run.add(h_BTD, run.mlp(run.norm(self.norms[1], h_BTD)))
+
+
+class _Run:
+    """One pass through a block."""
+
+    def __init__(self, block: Block, h_BTD: Tensor, lap: Lap | None) -> None:
+        self.block, self.sizes, self._lap = block, block.sizes, lap
+        self.batch, self.length, self.width = h_BTD.shape
+
+    def told(self, result: Tensor, operator: str, width: int, width_out: int = 1) -> Tensor:
+        if self._lap is not None:
+            shape = (self.batch, self.length, width, width_out, self.block.precision)
+            self._lap(Timed(operator, *shape))
+        return result
+
+    def norm(self, norm: nn.Module, h_BTD: Tensor) -> Tensor:
+        return self.told(norm(h_BTD), "norm:rms" if self.sizes.modern else "norm:layer", self.width)
+
+    def linear(self, linear: nn.Linear, h: Tensor) -> Tensor:
+        return self.told(linear(h), "linear", linear.in_features, linear.out_features)
+
+    def add(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.told(left + right, "add", self.width)
+
+    def attend(self, x_BTD: Tensor) -> Tensor:
+        block, sizes = self.block, self.sizes
+        query, key, value = (self.linear(m, x_BTD) for m in (block.query, block.key, block.value))
+        if sizes.modern:
+            query, key = rotate(self._heads(query)), rotate(self._heads(key))
+            self.told(query, "rotary", sizes.width + sizes.kv_width)
+        attended = self._attention(query, key, value, causal=True)
+        self.told(attended, "attention:causal", sizes.width, sizes.head_dim)
+        if self._lap is not None:  # not of this block, but in its very conditions
+            other = self._attention(query, key, value, causal=False)
+            self.told(other, "attention:full", sizes.width, sizes.head_dim)
+        return attended
+
+    def _heads(self, x: Tensor) -> Tensor:
+        heads = x.shape[-1] // self.sizes.head_dim
+        return x.view(self.batch, self.length, heads, -1).transpose(1, 2)
+
+    def _attention(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
+        if not self.sizes.modern:
+            query, key = self._heads(query), self._heads(key)
+        value = self._heads(value)
+        repeats = self.sizes.num_heads // self.sizes.num_kv_heads
+        if repeats > 1:
+            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return mixed.transpose(1, 2).reshape(self.batch, self.length, -1)
+
+    def mlp(self, x_BTD: Tensor) -> Tensor:
+        up = self.linear(self.block.up, x_BTD)
+        if self.block.gate is None:
+            inner = self.told(functional.relu(up), "activation:relu", self.sizes.ff_width)
+            if self._lap is not None:
+                self.told(functional.gelu(up), "activation:gelu", self.sizes.ff_width)
+        else:
+            gated = functional.silu(self.linear(self.block.gate, x_BTD)) * up
+            inner = self.told(gated, "activation:gated", self.sizes.ff_width)
+        return self.linear(self.block.down, inner)
+
+
+def rotate(x_BHTE: Tensor) -> Tensor:
+    """Rotary positions as common implementations apply them; the angles are any.
+
+    Shapes: [B, H, T, E] -> [B, H, T, E].
+    """
+    left, right = x_BHTE.chunk(2, dim=-1)
+    turned = torch.cat((-right, left), dim=-1)
+    return x_BHTE * x_BHTE[:1, :1] + turned * x_BHTE[:1, :1]

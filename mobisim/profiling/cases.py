@@ -1,0 +1,276 @@
+"""Cases: what is timed, each at one shape, and the grids of shapes.
+
+Axes: B samples, T positions, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobisim.profiling.blocks import DTYPES, Block, BlockSizes
+from mobisim.profiling.stopwatch import Stopwatch, Timed
+from mobisim.training.codec import TapFormat, decode_rows, encode_rows
+from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
+
+Role = Literal["device", "server"]
+Laps = dict[Timed, float]
+TAPS = 4  # of the side network that is timed: enough to leave its head behind
+VOCABULARY = 32_000
+CODEC_BLOCK = 64
+SCALED_CODECS = ("nf4", "int8", "int4", "fp4", "int3", "int2")
+CAST_CODECS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """A block and what goes through it."""
+
+    sizes: BlockSizes
+    batch: int
+    length: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A piece of work at one shape; `start` builds it and gives the function that times it once."""
+
+    name: str
+    flop: float
+    start: Callable[[], Callable[[], Laps]]
+    block: BlockShape | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The shapes that are measured: every batch with every length, at every width."""
+
+    batches: tuple[int, ...]
+    lengths: tuple[int, ...]
+    widths: tuple[int, ...]
+    bottlenecks: tuple[int, ...] = (16, 128)
+    parameters: tuple[int, ...] = tuple(4**power for power in range(6, 13))
+
+    def shapes(self) -> Iterator[tuple[int, int, int]]:
+        """Batch, length and width of each."""
+        for width in self.widths:
+            for length in self.lengths:
+                yield from ((batch, length, width) for batch in self.batches)
+
+
+FULL = Grid((1, 4, 16), (16, 64, 256), (256, 512, 1024, 2048))
+QUICK = Grid((1, 4, 16), (16, 64, 256), (256, 512, 1024))
+
+
+class Bench:
+    """The tensors and modules that cases share, made when first needed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.watch = Stopwatch(device)
+        self.random = torch.Generator().manual_seed(0)
+
+    @functools.cache  # noqa: B019 - a bench lives as long as its measurement
+    def blocks(self, sizes: BlockSizes, precision: str) -> tuple[Block, Block]:
+        """Two blocks in a row: the first leads in, so that the second is met as within a model."""
+        return Block(sizes, precision, self.device), Block(sizes, precision, self.device)
+
+    @functools.cache  # noqa: B019
+    def table(self, width: int, precision: str) -> nn.Embedding:
+        """A vocabulary's embeddings."""
+        return nn.Embedding(VOCABULARY, width, dtype=DTYPES[precision], device=self.device)
+
+    @functools.cache  # noqa: B019
+    def floats(self, shape: tuple[int, ...], precision: str = "fp32", number: int = 0) -> Tensor:
+        """Random normal values, the same ones for the same `number`."""
+        random = torch.Generator().manual_seed(number)
+        return torch.randn(shape, generator=random).to(self.device, DTYPES[precision])
+
+
+def opt_like(width: int) -> BlockSizes:
+    """A block of OPT's proportions."""
+    head_dim = 64 if width % 64 == 0 else 32
+    return BlockSizes(width, head_dim, width // head_dim, 4 * width, modern=False)
+
+
+def llama_like(width: int) -> BlockSizes:
+    """A block of Llama's make with few key heads and a wide inner layer, and other heads."""
+    head_dim = 32 if width < 1024 else 128  # noqa: PLR2004 - both head sizes come up
+    heads = width // head_dim
+    return BlockSizes(width, head_dim, math.ceil(heads / 8), 6 * width, modern=True)
+
+
+def device_cases(bench: Bench, grid: Grid, precisions: tuple[str, ...]) -> list[Case]:
+    """Blocks of both makes, embedding and encoding."""
+    found = []
+    for precision in precisions:
+        for batch, length, width in grid.shapes():
+            found.append(block_case(bench, opt_like(width), batch, length, precision))
+            found.append(embedding_case(bench, batch, length, width, precision))
+        for width in grid.widths:
+            corners = zip(grid.batches, grid.lengths, strict=False)
+            for batch, length in corners:
+                found.append(block_case(bench, llama_like(width), batch, length, precision))
+        for codec in (*SCALED_CODECS, *CAST_CODECS):
+            found += codec_cases(bench, "encode", codec, grid, precision)
+    return found
+
+
+def server_cases(bench: Bench, grid: Grid) -> list[Case]:
+    """Decoding, adapters forward and backward, and the optimisers' updates."""
+    found = [
+        case
+        for codec in (*SCALED_CODECS, *CAST_CODECS)
+        for case in codec_cases(bench, "decode", codec, grid, "fp32")
+    ]
+    for width in grid.widths:
+        for tokens in _spread(grid):
+            found += [adapter_case(bench, tokens, width, rank) for rank in grid.bottlenecks]
+    updates = itertools.product(("adamw", "sgd"), grid.parameters)
+    return found + [update_case(bench, name, number) for name, number in updates]
+
+
+def _spread(grid: Grid, factor: float = 8) -> tuple[int, ...]:
+    """Numbers of tokens over the whole range of a grid, about a factor apart."""
+    low = min(grid.batches) * min(grid.lengths)
+    high = max(grid.batches) * max(grid.lengths)
+    steps = max(2, round(math.log(high / low, factor)) + 1)
+    return tuple(round(low * (high / low) ** (i / (steps - 1))) for i in range(steps))
+
+
+def block_case(
+    bench: Bench, sizes: BlockSizes, batch: int, length: int, precision: str, *, whole: bool = False
+) -> Case:
+    """A block's forward, kernel by kernel, or with `whole` as one lap."""
+
+    def start() -> Callable[[], Laps]:
+        lead, block = bench.blocks(sizes, precision)
+        h_BTD = bench.floats((batch, length, sizes.width), precision)
+        return lambda: _block_laps(bench.watch, lead, block, h_BTD, whole=whole)
+
+    make = "llama" if sizes.modern else "opt"
+    name = f"block {make} {batch}x{length}x{sizes.width} {precision}{' whole' if whole else ''}"
+    shape = BlockShape(sizes, batch, length, precision)
+    return Case(name, 2 * sizes.flop(batch, length), start, shape)
+
+
+@torch.inference_mode()
+def _block_laps(watch: Stopwatch, lead: Block, block: Block, h_BTD: Tensor, *, whole: bool) -> Laps:
+    h_BTD = lead(h_BTD)
+    watch.begin()
+    if not whole:
+        block(h_BTD, watch.lap)
+        return watch.laps()
+    block(h_BTD)
+    batch, length, width = h_BTD.shape
+    watch.lap(Timed("block", batch, length, width, 1, block.precision))
+    return watch.laps()
+
+
+def embedding_case(bench: Bench, batch: int, length: int, width: int, precision: str) -> Case:
+    """Token and position embeddings, looked up and added."""
+
+    def start() -> Callable[[], Laps]:
+        words = bench.table(width, precision)
+        shape = (batch, length)
+        ids = torch.randint(VOCABULARY, shape, generator=bench.random).to(bench.device)
+        places = torch.arange(length, device=bench.device)
+        name = Timed("embedding", batch, length, width, 1, precision)
+        return lambda: _once(bench.watch, name, lambda: words(ids) + words(places))
+
+    return Case(f"embedding {batch}x{length}x{width} {precision}", 0.0, start)
+
+
+@torch.inference_mode()
+def _once(watch: Stopwatch, name: Timed, work: Callable[[], object]) -> Laps:
+    watch.begin()
+    work()
+    watch.lap(name)
+    return watch.laps()
+
+
+def codec_cases(bench: Bench, direction: str, codec: str, grid: Grid, precision: str) -> list[Case]:
+    """One codec one way, over tokens and widths."""
+    return [
+        codec_case(bench, direction, codec, tokens, width, precision)
+        for tokens in _spread(grid, 16)
+        for width in (min(grid.widths), max(grid.widths))
+    ]
+
+
+def codec_case(
+    bench: Bench, direction: str, codec: str, tokens: int, width: int, precision: str
+) -> Case:
+    """Encoding or decoding of one tap by the trainer's own kernels."""
+    layout = TapFormat(codec, CODEC_BLOCK, width)
+
+    def start() -> Callable[[], Laps]:
+        values_ND = bench.floats((tokens, width), precision).cpu()  # where the trainer's codecs run
+        name = Timed(f"{direction}:{codec}", 1, tokens, width, CODEC_BLOCK, precision)
+        if direction == "encode":
+            return lambda: _once(bench.watch, name, lambda: encode_rows(values_ND, layout))
+        rows_NR = encode_rows(values_ND, layout)
+        return lambda: _once(bench.watch, name, lambda: decode_rows(rows_NR, layout))
+
+    return Case(f"{direction} {codec} {tokens}x{width} {precision}", 0.0, start)
+
+
+def adapter_case(bench: Bench, tokens: int, width: int, bottleneck: int) -> Case:
+    """Forward and backward of a side network of a few taps, told for each tap."""
+
+    def start() -> Callable[[], Laps]:
+        net = SideNetwork(SideNetworkConfig(width, TAPS, bottleneck)).to(bench.device)
+        taps = [bench.floats((tokens, width), "fp32", tap) for tap in range(TAPS)]
+        samples = Ragged.of(torch.tensor([tokens], device=bench.device))
+        return lambda: _adapter_laps(bench.watch, net, taps, samples)
+
+    flop = 12.0 * TAPS * tokens * width * bottleneck
+    return Case(f"adapter {tokens}x{width}x{bottleneck}", flop, start)
+
+
+def _adapter_laps(watch: Stopwatch, net: SideNetwork, taps: list[Tensor], samples: Ragged) -> Laps:
+    shape = (1, taps[0].shape[0], net.config.width, net.config.bottleneck, "fp32")
+    labels = torch.zeros(1, dtype=torch.long, device=taps[0].device)
+    net.zero_grad()
+    watch.begin()
+    hidden = net.hidden(taps)
+    watch.lap(Timed("adapter:forward", *shape))
+    loss = functional.cross_entropy(net.head(hidden, samples), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    watch.lap(Timed("adapter:backward", *shape))
+    return {name: seconds / TAPS for name, seconds in watch.laps().items()}
+
+
+def update_case(bench: Bench, name: str, num_parameters: int) -> Case:
+    """An optimiser's update of a side network's parameters: two matrices and what is small."""
+
+    def start() -> Callable[[], Laps]:
+        shapes = ((num_parameters // 2,), (num_parameters // 2,), (64,))
+        parameters = [nn.Parameter(torch.ones(shape, device=bench.device)) for shape in shapes]
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer: torch.optim.Optimizer = (
+            torch.optim.AdamW(parameters)
+            if name == "adamw"
+            else torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+        )
+        key = Timed(f"update:{name}", 1, 1, num_parameters, 1, "fp32")
+        return lambda: _update_laps(bench.watch, key, optimizer)
+
+    return Case(f"update {name} {num_parameters}", 0.0, start)
+
+
+def _update_laps(watch: Stopwatch, key: Timed, optimizer: torch.optim.Optimizer) -> Laps:
+    watch.begin()
+    optimizer.step()
+    watch.lap(key)
+    return watch.laps()

@@ -1,0 +1,128 @@
+"""The measurement: rounds of all cases in random order, until each is sure or the time is up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mobisim.profiling.cases import Case, Laps
+from mobisim.profiling.statistics import quantile, relative_width
+
+Taken = dict[str, list[Laps]]  # by case
+SMALL_S, SMALL_TIMES = 5e-3, 3  # what is shorter runs several times a visit, first one unseen
+LONGEST_SHARE = 1 / 30  # of the budget, for one run of a case
+SLEEP_S = 1.0  # by which the clocks may drift apart within one run
+WILD_FACTOR, WILD_S = 50.0, 5.0
+
+
+def clocks() -> tuple[float, float]:
+    """Monotonic and wall clock: a machine that sleeps moves them apart."""
+    return time.monotonic(), time.time()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When enough is measured: every median this sure, or the budget spent."""
+
+    budget_s: float
+    width: float = 0.03
+    seed: int = 0
+
+
+@dataclass
+class Session:
+    """One measurement under way; `sink` gets each sample as it comes."""
+
+    limits: Limits
+    sink: Callable[[Case, Laps], None]
+    notice: Callable[[str], None]
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    clocks: Callable[[], tuple[float, float]] = clocks
+    taken: Taken = field(default_factory=dict)
+    _begun: float = field(default_factory=time.monotonic)
+
+    def run(self, cases: Sequence[Case]) -> Taken:
+        """Samples of all cases that this machine can time within the budget."""
+        self._begun = time.monotonic()
+        shuffle = random.Random(self.limits.seed).shuffle  # noqa: S311 - an order, no secret
+        running = self._warm_up(cases)
+        while running and (self._left_s() > 0 or self._lacks(running)):
+            shuffle(running)
+            for one in running:
+                if one.longest_s < self._left_s() or self._lacks([one]):
+                    self._visit(one)
+            running = [one for one in running if not self._is_sure(one)]
+        return self.taken
+
+    def _lacks(self, running: Sequence[_Running]) -> bool:
+        """Whether a case has no sample yet: the first round is finished, budget or not."""
+        return any(one.case.name not in self.taken for one in running)
+
+    def _left_s(self) -> float:
+        spent = time.monotonic() - self._begun
+        self.progress("measuring", min(int(spent), self._total), self._total)
+        return self.limits.budget_s - spent
+
+    @property
+    def _total(self) -> int:
+        return max(1, int(self.limits.budget_s))
+
+    def _warm_up(self, cases: Sequence[Case]) -> list[_Running]:
+        """Each case once, unseen, the cheap ones first; what would take too long is left out."""
+        running: list[_Running] = []
+        longest = self.limits.budget_s * LONGEST_SHARE
+        rate_s = 0.0  # seconds per FLOP of the costliest case so far
+        for case in sorted(cases, key=lambda case: case.flop):
+            if case.flop * rate_s > longest:
+                self.notice(f"left out, too long for this budget: {case.name}")
+                continue
+            self._left_s()  # for whoever watches
+            one = _Running(case, case.start())
+            begun = time.perf_counter()
+            one.run()
+            one.longest_s = time.perf_counter() - begun
+            running.append(one)
+            rate_s = one.longest_s / case.flop if case.flop and one.longest_s > longest / 4 else 0.0
+        return running
+
+    def _visit(self, one: _Running) -> None:
+        small = one.longest_s < SMALL_S
+        for turn in range(SMALL_TIMES if small else 1):
+            before = self.clocks()
+            begun = time.perf_counter()
+            laps = one.run()
+            one.longest_s = time.perf_counter() - begun
+            if (turn or not small) and self._is_awake(before) and self._is_sane(one.case, laps):
+                self.taken.setdefault(one.case.name, []).append(laps)
+                self.sink(one.case, laps)
+
+    def _is_awake(self, before: tuple[float, float]) -> bool:
+        after = self.clocks()
+        apart = abs((after[1] - before[1]) - (after[0] - before[0]))
+        if apart > SLEEP_S:
+            self.notice(f"a sample was thrown away: the clocks jumped by {apart:.1f} s (sleep?)")
+        return apart <= SLEEP_S
+
+    def _is_sane(self, case: Case, laps: Laps) -> bool:
+        known, total = self._totals(case), sum(laps.values())
+        if not known or total < max(WILD_S, WILD_FACTOR * quantile(known, 0.5)):
+            return True
+        self.notice(f"a sample was thrown away: {case.name} took {total:.1f} s")
+        return False
+
+    def _is_sure(self, one: _Running) -> bool:
+        return relative_width(self._totals(one.case)) <= self.limits.width
+
+    def _totals(self, case: Case) -> list[float]:
+        return [sum(laps.values()) for laps in self.taken.get(case.name, [])]
+
+
+@dataclass
+class _Running:
+    """A case that was built, and how long it took last."""
+
+    case: Case
+    run: Callable[[], Laps]
+    longest_s: float = 0.0

@@ -1,0 +1,119 @@
+"""`mobisim profile`: measure this machine, and write what a scenario can name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from mobisim.errors import InputError
+from mobisim.profiling.accuracy import fit_error
+from mobisim.profiling.bundle import About, RawSamples, summarise, write_bundle
+from mobisim.profiling.cases import (
+    FULL,
+    QUICK,
+    Bench,
+    Case,
+    Grid,
+    Role,
+    device_cases,
+    server_cases,
+)
+from mobisim.profiling.measure import Limits, Session
+from mobisim.profiling.stopwatch import best_device
+
+QUICK_BUDGET_S, BUDGET_S = 75.0, 180.0
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and where the files go."""
+
+    name: str
+    folder: Path
+    role: Role = "device"
+    threads: int = 1
+    budget_s: float = BUDGET_S
+    precisions: tuple[str, ...] = ("fp32", "bf16")
+    grid: Grid = FULL
+    seed: int = 0
+
+    def within(self, budget_s: float | None) -> Plan:
+        """The plan with another budget, where one is given."""
+        return self if budget_s is None else replace(self, budget_s=budget_s)
+
+    @property
+    def method(self) -> str:
+        """How it is measured, in words."""
+        return (
+            f"medians over rounds in random order, a budget of {self.budget_s:g} s or 95 % "
+            "intervals of the medians within 3 %; blocks behind another block, kernel by kernel"
+        )
+
+
+def quickly(plan: Plan) -> Plan:
+    """The plan with fewer shapes, the first precision only, and less time."""
+    return replace(plan, grid=QUICK, budget_s=QUICK_BUDGET_S, precisions=plan.precisions[:1])
+
+
+def explained(plan: Plan, path: Path) -> str:
+    """What was written, and how a scenario uses it."""
+    place = f"devices: [{{profile: {path}, ...}}]"
+    if plan.role == "server":
+        place = f"server: {{profile: {path}}}"
+    return f"{path} and {path.with_suffix('.csv').name} beside it; in a scenario:\n  {place}"
+
+
+def profile(
+    plan: Plan, notice: Callable[[str], None], progress: Progress = lambda *_: None
+) -> Path:
+    """Measure and write the bundle; the path of its YAML.
+
+    Raises:
+        InputError: samples of another measurement lie in the way, or nothing could be measured.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    device = best_device()
+    with _threads(plan.threads):
+        bench = Bench(device)
+        cases = _cases(bench, plan)
+        raw = RawSamples(plan.folder / f"{plan.name}.samples.csv", plan.threads)
+        limits = Limits(plan.budget_s, seed=plan.seed)
+        session = Session(limits, raw.write, notice, progress, taken=raw.taken)
+        try:
+            taken = session.run(cases)
+        finally:
+            raw.close()
+    samples = summarise(taken, plan.threads)
+    if not samples:
+        raise InputError("nothing was measured", where="--budget", hint="give it more time")
+    about = About(
+        plan.name,
+        plan.role,
+        device,
+        plan.threads,
+        plan.precisions[0] if plan.role == "device" else "fp32",
+        plan.grid,
+        plan.method,
+    )
+    return write_bundle(plan.folder, about, samples, fit_error(cases, taken, plan.threads))
+
+
+def _cases(bench: Bench, plan: Plan) -> list[Case]:
+    if plan.role == "server":
+        return server_cases(bench, plan.grid)
+    return device_cases(bench, plan.grid, plan.precisions)
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

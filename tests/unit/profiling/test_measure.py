@@ -1,0 +1,119 @@
+"""The measurement's rounds: when they end, what they leave out, what they throw away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from mobisim.profiling.cases import Case, Laps
+from mobisim.profiling.measure import Limits, Session, Taken
+from mobisim.profiling.stopwatch import Timed
+
+
+def timed(name: str) -> Timed:
+    """An operator of no size."""
+    return Timed(name, 1, 1, 1, 1, "fp32")
+
+
+def case(name: str, seconds: Callable[[], float], flop: float = 1.0) -> Case:
+    """A case that claims to have taken so long, and takes no time."""
+    return Case(name, flop, lambda: lambda: {timed(name): seconds()})
+
+
+class Watched:
+    """A session, with what it said and the order in which samples came."""
+
+    def __init__(self, budget_s: float) -> None:
+        self.notices: list[str] = []
+        self.order: list[str] = []
+        self.session = Session(Limits(budget_s), self.keep, self.notices.append)
+
+    def keep(self, one: Case, _laps: Laps) -> None:
+        """Take a sample."""
+        self.order.append(one.name)
+
+    def run(self, *cases: Case) -> Taken:
+        """Measure."""
+        return self.session.run(cases)
+
+
+def test_it_ends_once_every_median_is_sure() -> None:
+    """Steady cases need six samples each, far below the budget."""
+    taken = Watched(60.0).run(case("a", lambda: 1.0), case("b", lambda: 2.0))
+    assert {name: len(laps) for name, laps in taken.items()} == {"a": 6, "b": 6}
+
+
+def test_it_ends_with_the_budget() -> None:
+    """A case that never gets sure is measured until the time is up."""
+    numbers = count(1)
+    begun = time.monotonic()
+    taken = Watched(0.3).run(case("wild", lambda: float(next(numbers) % 7 + 1)))
+    assert time.monotonic() - begun < 3.0
+    assert len(taken["wild"]) > 6
+
+
+def test_rounds_are_shuffled_by_the_seed() -> None:
+    """The order changes from round to round, and is the same for the same seed."""
+    orders = []
+    for _ in range(2):
+        session = Watched(60.0)
+        session.run(*(case(name, lambda: 1.0) for name in "abcdefgh"))
+        orders.append(list(session.order))
+    assert orders[0] == orders[1]
+    assert orders[0][:16] != orders[0][16:32]
+
+
+def test_a_sleeping_machine_loses_the_sample_and_no_other() -> None:
+    """Where the clocks move apart during a run, its sample is thrown away with a notice."""
+
+    def clocks() -> Iterator[tuple[float, float]]:
+        for reading in count():
+            yield float(reading), float(reading) + (3600.0 if reading > 6 else 0.0)
+
+    readings = clocks()
+    session = Watched(60.0)
+    session.session.clocks = lambda: next(readings)
+    taken = session.run(case("a", lambda: 1.0))
+    assert len(taken["a"]) == 7  # two a visit, one of them lost
+    assert any("clocks jumped by 3600" in words for words in session.notices)
+
+
+def test_a_sample_wildly_off_is_thrown_away() -> None:
+    """Fifty times the median and more than five seconds is no time of an operator."""
+    seconds = iter([*[1.0] * 5, 400.0, *[1.0] * 10])
+    session = Watched(60.0)
+    taken = session.run(case("a", lambda: next(seconds)))
+    assert [next(iter(laps.values())) for laps in taken["a"]] == [1.0] * 7
+    assert any("took 400.0 s" in words for words in session.notices)
+
+
+def test_what_is_too_long_for_the_budget_is_left_out() -> None:
+    """Cases costlier than one that took long are left out, by name."""
+
+    def slow() -> float:
+        time.sleep(0.02)
+        return 0.02
+
+    session = Watched(0.6)
+    taken = session.run(case("long", slow, flop=1e9), case("longer", slow, flop=1e10))
+    assert list(taken) == ["long"]
+    assert session.notices == ["left out, too long for this budget: longer"]
+
+
+def test_samples_taken_so_far_are_kept_when_it_is_stopped() -> None:
+    """Each sample goes to the sink at once."""
+    seconds = iter([1.0, 1.0, 1.0, 1.0])
+    session = Watched(60.0)
+
+    def stop() -> float:
+        try:
+            return next(seconds)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(KeyboardInterrupt):
+        session.run(case("a", stop))
+    assert session.order == ["a", "a"]
