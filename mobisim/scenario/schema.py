@@ -136,7 +136,7 @@ class DeviceGroup(Strict):
     profile: Annotated[DeviceProfile, Nameable("devices")]
     link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
-    run_ahead: Count = 4
+    run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
 
 
 class Server(Strict):
