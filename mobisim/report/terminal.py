@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +19,6 @@ MAX_WIDTH = 96
 LABEL_WIDTH = 12
 NAME_WIDTH = 17
 BAR_WIDTH = 24
-MAX_ACTORS = 4
 LATENCY_VISIBLE, LATENCY_WORTH_A_WORD = 0.005, 0.05  # of the critical path
 PADDING_WORTH_A_WORD = 0.25
 
@@ -191,13 +191,23 @@ def _mini_batch(summary: Summary) -> Lines:
 
 
 def _busy(summary: Summary) -> Lines:
-    shares = sorted((summary.get("utilisation") or {}).items(), key=lambda pair: -pair[1])
-    for actor, share in shares[:MAX_ACTORS]:
-        yield _bar(actor, share, percent(share))
-    rest = [share for _, share in shares[MAX_ACTORS:]]
-    if rest:
-        spread = f"{percent(min(rest))} to {percent(max(rest))}"
-        yield Text(f"… {count(len(rest), 'more actor')}, {spread}", style="dim")
+    roles: dict[str, dict[str, float]] = {}
+    for actor, share in (summary.get("utilisation") or {}).items():
+        roles.setdefault(actor.rstrip("0123456789").rstrip("-"), {})[actor] = share
+    for role, shares in sorted(roles.items(), key=lambda pair: -max(pair[1].values())):
+        yield _busy_role(role, shares)
+
+
+def _busy_role(role: str, shares: dict[str, float]) -> RenderableType:
+    """One actor by name; several of a role by their mean and spread."""
+    if len(shares) == 1:
+        ((actor, share),) = shares.items()
+        return _bar(actor, share, percent(share))
+    low, high, mean = min(shares.values()), max(shares.values()), fmean(shares.values())
+    line = _bar(count(len(shares), role.removeprefix("server/")), mean, percent(mean))
+    if percent(low) == percent(high):
+        return line
+    return Group(line, _row("", f"from {percent(low)} to {percent(high)}", "dim"))
 
 
 def _memory(summary: Summary) -> Lines:

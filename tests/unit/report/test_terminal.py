@@ -182,12 +182,13 @@ def test_padding_is_said_once(summary: Summary) -> None:
     assert text.count("padding") == 1
 
 
-def test_many_actors_are_summed_up(summary: Summary) -> None:
-    """The busiest few are named, the others counted with their range."""
-    busy = {f"device-{n}": n / 20 for n in range(1, 11)}
+def test_many_actors_of_a_role_are_summed_up(summary: Summary) -> None:
+    """Ten devices are one line with their mean and spread; a lone worker keeps its name."""
+    busy = {f"device-{n}": n / 20 for n in range(1, 11)} | {"server/worker-0": 0.9}
     text = _printed(summary | {"utilisation": busy})
-    assert "device-10" in text
-    assert "… 6 more actors, 5 % to 30 %" in text
+    assert "10 devices" in text
+    assert "from 5 % to 50 %" in text
+    assert "server/worker-0" in text
 
 
 def test_place_of_the_files_is_told(summary: Summary) -> None:
