@@ -166,7 +166,7 @@ def _codec_row(name: str) -> Cells:
 
 
 def _method_row(name: str) -> Cells:
-    info = METHODS[name]  # type: ignore[index]  # one of its keys
+    info = METHODS[name]
     return name, info.reference, Text(info.description)
 
 
@@ -313,7 +313,7 @@ def _codec_page(name: str) -> Iterator[RenderableType]:
 
 
 def _method_page(name: str) -> Iterator[RenderableType]:
-    info = METHODS[name]  # type: ignore[index]  # one of its keys
+    info = METHODS[name]
     yield Text(info.title, "bold")
     yield Text(info.description)
     yield from _bibliography({info.reference})

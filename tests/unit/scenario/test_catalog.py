@@ -82,5 +82,5 @@ def test_a_directory_is_no_scenario(tmp_path: Path) -> None:
 def test_each_method_is_described_by_a_paper_of_the_bibliography() -> None:
     """And there is a description for each that a scenario may name."""
     entries = read_entries(catalog.references())
-    assert set(METHODS) == set(get_args(Method))
+    assert set(get_args(Method)) <= set(METHODS)
     assert all(method.reference in entries for method in METHODS.values())
