@@ -39,13 +39,32 @@ class Architecture:
     tied_head: bool = True
     head_bias: bool = False
     is_decoder: bool = True
+    activation: str = "gelu"  # as transformers names it
+    pre_norm: bool = True  # norms before attention and MLP, or after their residual sums
+    parallel: bool = False  # attention and MLP side by side from one norm
+    fused_qkv: bool = False  # one matrix for queries, keys and values
+    wide_softmax: bool = True  # attention probabilities come in fp32 first, whatever the precision
+    score_cap: bool = False  # tanh bounds the attention scores
+    rotary_dim: int = 0  # values of each head that rotary positions turn
 
     @property
-    def _attention_width(self) -> int:
+    def is_gemma(self) -> bool:
+        """Whether a block has four norms and each scales by 1 + weight."""
+        return self.norms_per_block == 4  # noqa: PLR2004 - Gemma's
+
+    @property
+    def rms_norm(self) -> bool:
+        """Whether norms are RMSNorm, with a weight only."""
+        return self.norm_width_factor == 1
+
+    @property
+    def attention_width(self) -> int:
+        """Values of a token's queries, all heads together."""
         return self.num_heads * self.head_dim
 
     @property
-    def _kv_width(self) -> int:
+    def kv_width(self) -> int:
+        """Values of a token's keys, and of its values, all heads together."""
         return self.num_kv_heads * self.head_dim
 
     @property
@@ -54,7 +73,7 @@ class Architecture:
 
     @property
     def _block_matrix_weights(self) -> int:
-        attention = self.width * (2 * self._attention_width + 2 * self._kv_width)
+        attention = self.width * (2 * self.attention_width + 2 * self.kv_width)
         return attention + (3 if self.gated_mlp else 2) * self.width * self.ff_width
 
     @property
@@ -62,7 +81,7 @@ class Architecture:
         """Parameters of one block."""
         norms = self.norms_per_block * self.norm_width_factor * self.width
         head_norms = 2 * self.head_dim if self.head_norm else 0
-        qkv = (self._attention_width + 2 * self._kv_width) * self.qkv_bias
+        qkv = (self.attention_width + 2 * self.kv_width) * self.qkv_bias
         dense = (2 * self.width + self.ff_width) * self.dense_bias
         return self._block_matrix_weights + norms + head_norms + qkv + dense
 
@@ -94,7 +113,7 @@ class Architecture:
 
     def block_flop(self, num_tokens: int, num_pairs: int) -> float:
         """Forward FLOPs of one block over `num_tokens` tokens, `num_pairs` attended pairs."""
-        attention = 4 * num_pairs * self._attention_width
+        attention = 4 * num_pairs * self.attention_width
         return 2.0 * num_tokens * self._block_matrix_weights + attention
 
     def projection_flop(self, num_tokens: int) -> float:
@@ -172,6 +191,8 @@ def _opt(config: Mapping[str, Any]) -> Architecture:
         qkv_bias=bias,
         dense_bias=bias,
         final_norm=pre_norm and not config.get("_remove_final_layer_norm", False),
+        pre_norm=pre_norm,
+        activation=str(config.get("activation_function", "relu")),
         tied_head=bool(config.get("tie_word_embeddings", True)),
     )
 
@@ -185,6 +206,9 @@ def _gpt2(config: Mapping[str, Any]) -> Architecture:
         vocab_size=_size(config, "vocab_size"),
         max_positions=_size(config, "n_positions"),
         position_rows=_size(config, "n_positions"),
+        activation=str(config.get("activation_function", "gelu_new")),
+        fused_qkv=True,
+        wide_softmax=False,
         tied_head=bool(config.get("tie_word_embeddings", True)),
     )
 
@@ -203,14 +227,20 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
         embedding_norm=True,
         final_norm=False,
         is_decoder=False,
+        activation=str(config.get("hidden_act", "gelu")),
+        pre_norm=False,
+        wide_softmax=False,
     )
 
 
 def _rotary(config: Mapping[str, Any], **differences: Any) -> Architecture:
     width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
     kv_heads = _size(config, "num_key_value_heads", heads)
+    head_dim = int(differences.pop("head_dim", _size(config, "head_dim", width // heads)))
     sizes: dict[str, Any] = {
-        **_attention(width, heads, kv_heads, _size(config, "head_dim", width // heads)),
+        **_attention(width, heads, kv_heads, head_dim),
+        "rotary_dim": int(head_dim * config.get("partial_rotary_factor", 1.0)),
+        "activation": str(config.get("hidden_act", "silu")),
         "embedding_width": width,
         "num_layers": _size(config, "num_hidden_layers"),
         "ff_width": _size(config, "intermediate_size"),
@@ -231,6 +261,8 @@ def _gemma(config: Mapping[str, Any], *, head_norm: bool) -> Architecture:
         config,
         norms_per_block=4,
         head_norm=head_norm,
+        activation=str(config.get("hidden_activation", "gelu_pytorch_tanh")),
+        score_cap=config.get("attn_logit_softcapping") is not None,
         tied_head=bool(config.get("tie_word_embeddings", True)),
         head_dim=_size(config, "head_dim", 256),
     )
@@ -245,6 +277,8 @@ def _phi(config: Mapping[str, Any]) -> Architecture:
         norm_width_factor=2,
         norms_per_block=1,  # attention and MLP run side by side from one norm
         head_bias=True,
+        parallel=True,
+        activation=str(config.get("hidden_act", "gelu_new")),
     )
 
 

@@ -1,0 +1,177 @@
+"""The forward pass of transformers on a tape, as transformers computes it with eager attention.
+
+Eager attention keeps the attention probabilities: heads x length^2 values per sample. Dropout is
+taken as zero: it would keep its masks besides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobisim.cost.architecture import Architecture
+from mobisim.cost.tape import Tape, Value
+from mobisim.cost.work import BatchShape
+from mobisim.errors import InputError
+from mobisim.scenario.methods import Adapters, Lora, MethodInfo
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What trains within a backbone."""
+
+    weights: bool = False
+    biases: bool = False
+    norms: bool = False
+    lora: Lora | None = None
+    adapters: Adapters | None = None
+
+    @classmethod
+    def of(cls, method: MethodInfo) -> Tuning:
+        """What trains of the backbone itself and inside its blocks."""
+        full, bypass = "all" in method.trains, method.bypass
+        return cls(
+            weights=full,
+            biases=full or "biases" in method.trains,
+            norms=full or "norms" in method.trains,
+            lora=bypass if isinstance(bypass, Lora) else None,
+            adapters=bypass if isinstance(bypass, Adapters) else None,
+        )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass over a mini-batch: where it is recorded, and what trains."""
+
+    tape: Tape
+    sizes: Architecture
+    shape: BatchShape
+    tuning: Tuning
+
+    def block(self, x: Value) -> Value:
+        """A transformer block."""
+        if self.sizes.parallel:
+            h = self.norm("norm", x)
+            return self.tape.add("next", self.attention(h), self.mlp(h), x)
+        middle = self._residual("attention", x, self.attention(self._before("attention", x)))
+        return self._residual("mlp", middle, self.mlp(self._before("mlp", middle)))
+
+    def _before(self, part: str, x: Value) -> Value:
+        return self.norm(f"{part}.norm", x) if self.sizes.pre_norm else x
+
+    def _residual(self, part: str, x: Value, out: Value) -> Value:
+        """The sum of both, normed after it with post-norm; Gemma norms what it adds, too."""
+        if self.sizes.is_gemma:
+            out = self.norm(f"{part}.norm_after", out)
+        total = self.tape.add(f"{part}.sum", x, out)
+        return total if self.sizes.pre_norm else self.norm(f"{part}.norm", total)
+
+    def norm(self, name: str, x: Value) -> Value:
+        """LayerNorm or RMSNorm, by the family."""
+        tuning = self.tuning
+        if self.sizes.rms_norm:
+            return self.tape.rms_norm(name, x, weight=tuning.norms, gemma=self.sizes.is_gemma)
+        biases = tuning.norms or tuning.biases
+        return self.tape.layer_norm(name, x, weight=tuning.norms, bias=biases)
+
+    def attention(self, h: Value) -> Value:
+        """Self-attention with all of its pairs; adapters after it where the method has them."""
+        tape, sizes = self.tape, self.sizes
+        query, key, value = (self._repeated(v) for v in self._projections(h))
+        shape, wide = self.shape, sizes.attention_width
+        flop = 2.0 * shape.num_pairs * wide
+        empty = Value("scores", shape.num_pairs, sizes.num_heads, needs_grad=False)
+        scores = tape.matmul(empty, query, key, flop)
+        if sizes.score_cap:
+            scores = tape.keeping_output("scores.tanh", scores)
+        seen = tape.softmax("probabilities", scores, wide=sizes.wide_softmax)
+        empty = Value("context", shape.num_tokens, wide, needs_grad=False)
+        context = tape.matmul(empty, seen, value, flop)
+        out = self._linear("out", context, sizes.width, has_bias=sizes.dense_bias)
+        return self._adapter("attention.adapter", out)
+
+    def _projections(self, h: Value) -> list[Value]:
+        sizes = self.sizes
+        widths = {"query": sizes.attention_width, "key": sizes.kv_width, "value": sizes.kv_width}
+        if sizes.fused_qkv:
+            fused = self._linear("qkv", h, sum(widths.values()), has_bias=sizes.qkv_bias)
+            return [self.tape.copy(name, fused, width) for name, width in widths.items()]
+        query, key, value = (
+            self._linear(name, h, width, has_bias=sizes.qkv_bias) for name, width in widths.items()
+        )
+        return [self._positioned(query), self._positioned(key), value]
+
+    def _positioned(self, x: Value) -> Value:
+        """Norms per head and rotary positions, where the family has them."""
+        sizes = self.sizes
+        if sizes.head_norm:
+            heads = Value(x.name, x.rows * x.width // sizes.head_dim, sizes.head_dim, x.needs_grad)
+            normed = self.norm(f"{x.name}.norm", heads)
+            x = Value(normed.name, x.rows, x.width, normed.needs_grad)
+        if not sizes.rotary_dim:
+            return x
+        # One table of the sines and one of the cosines, which all samples and layers share.
+        angles = Value("rotary", 2 * self.shape.max_length, sizes.rotary_dim, needs_grad=False)
+        turned = self.tape.multiply(f"{x.name}.turned", x, angles)
+        return Value(turned.name, x.rows, x.width, turned.needs_grad)
+
+    def _repeated(self, x: Value) -> Value:
+        """Keys and values that several queries share are repeated for them."""
+        same = x.width == self.sizes.attention_width
+        return x if same else self.tape.copy(f"{x.name}.repeated", x, self.sizes.attention_width)
+
+    def mlp(self, h: Value) -> Value:
+        """The feed-forward part; adapters after it where the method has them."""
+        sizes, bias = self.sizes, self.sizes.dense_bias
+        inner = self._linear("mlp.in", h, sizes.ff_width, has_bias=bias)
+        active = activation(self.tape, "mlp.active", inner, sizes.activation)
+        if sizes.gated_mlp:
+            up = self._linear("mlp.up", h, sizes.ff_width, has_bias=bias)
+            active = self.tape.multiply("mlp.gated", active, up)
+        out = self._linear("mlp.out", active, sizes.width, has_bias=bias)
+        return self._adapter("mlp.adapter", out)
+
+    def _linear(self, name: str, x: Value, width: int, *, has_bias: bool) -> Value:
+        tuning, biases = self.tuning, width * has_bias
+        out = self.tape.linear(
+            name, x, width, weight=tuning.weights, bias=tuning.biases, biases=biases
+        )
+        lora = tuning.lora
+        adapted = ("query", "key", "value") if name == "qkv" else (name,)
+        if lora is None or not set(adapted) & set(lora.targets):
+            return out
+        low = self.tape.linear(f"{name}.low", x, lora.rank, weight=True)
+        return self.tape.add(name, out, self.tape.linear(name, low, width, weight=True))
+
+    def _adapter(self, name: str, h: Value) -> Value:
+        if self.tuning.adapters is None:
+            return h
+        bottleneck = self.tuning.adapters.bottleneck
+        down = self.trained(f"{name}.down", h, bottleneck)
+        active = activation(self.tape, f"{name}.active", down, "gelu")
+        return self.tape.add(name, h, self.trained(f"{name}.up", active, h.width))
+
+    def trained(self, name: str, x: Value, width: int) -> Value:
+        """A linear layer of the method's own, with a bias."""
+        return self.tape.linear(name, x, width, weight=True, bias=True, biases=width)
+
+
+def activation(tape: Tape, name: str, x: Value, kind: str) -> Value:
+    """A non-linearity as transformers names it.
+
+    Raises:
+        InputError: one whose backward is not described here.
+    """
+    if kind == "relu":
+        return tape.keeping_output(name, x)
+    if kind in ("gelu", "gelu_pytorch_tanh", "silu"):
+        return tape.keeping_input(name, x)
+    if kind != "gelu_new":
+        raise InputError(
+            f"it is not known what {kind!r} keeps for training",
+            where="model.config",
+            expected="relu, gelu, gelu_new, gelu_pytorch_tanh or silu",
+        )
+    # 0.5 x (1 + tanh(c (x + 0.044715 x^3))), operator by operator.
+    cube = tape.keeping_input(f"{name}.cube", x)
+    bent = tape.keeping_output(f"{name}.tanh", tape.add(f"{name}.inner", x, cube))
+    return tape.multiply(name, tape.copy(f"{name}.half", x), tape.copy(f"{name}.one_plus", bent))
