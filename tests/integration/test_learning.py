@@ -27,7 +27,8 @@ def _run(place: Path, overrides: Sequence[str] = SMALL) -> mobisim.Result:
 
 
 def _steps(result: mobisim.Result) -> dict[str, list[Any]]:
-    return pq.read_table(result.path / "steps.parquet").to_pydict()
+    columns: dict[str, list[Any]] = pq.read_table(result.path / "steps.parquet").to_pydict()
+    return columns
 
 
 @pytest.fixture(scope="module")
