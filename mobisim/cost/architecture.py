@@ -138,27 +138,31 @@ def architecture(config: Mapping[str, Any], where: str = "model.config") -> Arch
     if reader is None:
         raise unknown_name("model_type", str(config.get("model_type")), _FAMILIES, where=where)
     try:
-        return _checked(reader(config), where)
-    except (KeyError, TypeError, ValueError) as error:
+        return reader(config)
+    except _BadSizeError as error:
         raise InputError(
-            f"the configuration has no usable {error}",
-            where=where,
-            expected="the keys of the model's config.json",
+            f"no usable {error.key}", where=where, expected="a whole number above 0", got=error.got
         ) from error
 
 
-def _checked(found: Architecture, where: str) -> Architecture:
-    for name in ("num_layers", "width", "num_heads", "num_kv_heads", "ff_width", "vocab_size"):
-        if not 0 < getattr(found, name) < 10**8:
-            raise InputError(f"{name} is {getattr(found, name)}", where=where, expected="above 0")
-    return found
+class _BadSizeError(Exception):
+    """A size of a configuration that is missing or no size."""
+
+    def __init__(self, key: str, value: object) -> None:
+        self.key, self.got = key, "nothing" if value is None else repr(value)
+        super().__init__(key)
+
+
+_LARGEST = 10**8  # of any size; beyond it counts would mean nothing
 
 
 def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key)
-    if value is None and default is not None:
-        return default
-    return int(config[key])
+    if value is None:
+        value = default
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST:
+        raise _BadSizeError(key, value)
+    return value
 
 
 def _attention(width: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, Any]:
