@@ -105,6 +105,53 @@ def _print_summary(place: Path) -> None:
     print_summary(read_result(place, SUMMARY), Console(), result_dir=place)
 
 
+@cli.command()
+@click.argument("scenario")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
+    help="Override a field, e.g. sequence_length=128; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--group", default=0, show_default=True, metavar="INDEX",
+    help="Which of the scenario's groups of devices.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("fit.png"),
+    show_default=True, help="Where to draw what fits over batch size and sequence length.",
+)  # fmt: skip
+@click.option("--no-plots", is_flag=True, help="Leave the picture out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
+def fit(
+    scenario: str,
+    overrides: Sequence[str],
+    group: int,
+    out: Path,
+    no_plots: bool,
+    as_json: bool,
+) -> None:
+    """Compare methods, on-device baselines included, with the memory of SCENARIO's devices."""
+    import json  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.fit_methods import fit_map, fit_of, numbers, table  # noqa: PLC0415
+    from mobisim.report.fit_map import draw_fit  # noqa: PLC0415
+    from mobisim.report.fit_table import print_fit  # noqa: PLC0415
+    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
+    from mobisim.scenario.load import placing_errors, resolve  # noqa: PLC0415
+
+    document = read_scenario(scenario)
+    with placing_errors(document):
+        found = fit_of(resolve(document, overrides), group)
+    if as_json:
+        click.echo(json.dumps(numbers(found), indent=2))
+        return
+    print_fit(table(found), Console())
+    if not no_plots:
+        draw_fit(fit_map(found), out)
+        click.echo(f"\n{out}: what fits over batch size, sequence length and precision")
+
+
 KINDS = ("devices", "servers", "links", "models", "scenarios", "codecs", "methods")
 
 

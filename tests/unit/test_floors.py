@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("answer",),
     ("learning",),
     ("prepare",),
-    ("fit", "manifest"),
+    ("fit", "fit_methods", "manifest"),
     ("workload",),
     ("profiling",),
     ("sim", "training", "report"),

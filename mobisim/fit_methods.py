@@ -1,0 +1,244 @@
+"""`mobisim fit`: every method against a device's memory, at a scenario's shape and over all shapes.
+
+A mini-batch is taken as full: every sample as long as the sequence length. MobiLLM's queue holds
+as many payloads as the run-ahead allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from mobisim.cost.architecture import Architecture
+from mobisim.cost.memory import DeviceMemory, capacity_bytes, device_memory
+from mobisim.cost.system import System
+from mobisim.cost.training_memory import TrainingMemory, training, training_memory
+from mobisim.cost.wire import payload_parts
+from mobisim.cost.work import BatchShape
+from mobisim.errors import InputError
+from mobisim.report.fit_map import FitMap
+from mobisim.report.fit_table import FitRow, FitTable
+from mobisim.scenario.methods import METHODS, MethodInfo
+from mobisim.scenario.profiles import Precision
+from mobisim.scenario.schema import DeviceGroup, Scenario
+
+MAX_BATCH, MIN_LENGTH, MAX_LENGTH = 512, 16, 2048
+STEPS_PER_DOUBLING = 4
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The methods on the devices of one group of a scenario."""
+
+    scenario: Scenario
+    index: int
+
+    @cached_property
+    def system(self) -> System:
+        """The sizes of the scenario."""
+        return System(self.scenario)
+
+    @property
+    def backbone(self) -> Architecture:
+        """The timed backbone."""
+        assert self.system.backbone is not None
+        return self.system.backbone
+
+    @property
+    def group(self) -> DeviceGroup:
+        """The devices."""
+        return self.scenario.devices[self.index]
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that the device has."""
+        found = capacity_bytes(self.group.profile)
+        assert found is not None
+        return found
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples of a mini-batch and tokens of each, as the scenario has them."""
+        stated = self.scenario.training or self.scenario
+        assert stated.batch_size is not None
+        assert stated.sequence_length is not None
+        return stated.batch_size, stated.sequence_length
+
+    def memory(
+        self, method: MethodInfo, shape: BatchShape, precision: Precision | None = None
+    ) -> DeviceMemory | TrainingMemory:
+        """What the device needs to take its part in a method, at its own precision or another."""
+        group = self.group if precision is None else _at(self.group, precision)
+        if method.site == "device":
+            return training_memory(self.system, group, method, shape)
+        parts = payload_parts(
+            self.scenario.wire,
+            shape,
+            self.backbone.width,
+            len(self.system.taps),
+            by_layer=self.system.by_layer,
+        )
+        largest, waiting = max(parts), group.run_ahead * len(parts)
+        found = device_memory(self.system, group, shape, largest, waiting * largest)
+        assert found is not None
+        return found
+
+    def largest_batch(self, name: str, length: int, precision: Precision) -> int:
+        """The most samples of that length that fit, up to MAX_BATCH; 0 where none does."""
+        low, high = 0, MAX_BATCH + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            shape = BatchShape.uniform(middle, length)
+            fits = self.memory(METHODS[name], shape, precision).peak <= self.capacity
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+    def precisions(self) -> list[Precision]:
+        """Three to compare, the device's own among them."""
+        found: list[Precision] = ["fp32", "fp16", "int8"]
+        own = self.group.profile.precision.value
+        if own not in found:
+            found[1 if own == "bf16" else 2] = own
+        return found
+
+
+@cache
+def _at(group: DeviceGroup, precision: Precision) -> DeviceGroup:
+    """The same devices, working at another precision."""
+    stated = group.profile.precision.model_copy(update={"value": precision})
+    profile = group.profile.model_copy(update={"precision": stated})
+    return group.model_copy(update={"profile": profile})
+
+
+def fit_of(scenario: Scenario, index: int = 0) -> Fit:
+    """The methods on the devices of group `index`.
+
+    Raises:
+        InputError: no such group, or a scenario that states no model, shape or memory.
+    """
+    if not 0 <= index < len(scenario.devices):
+        last = len(scenario.devices) - 1
+        raise InputError("no such group", where="--group", expected=f"0 to {last}", got=str(index))
+    stated = scenario.training or scenario
+    if scenario.model is None or stated.batch_size is None:
+        raise InputError("memory needs a model and the shape of a mini-batch", where="model")
+    if capacity_bytes(scenario.devices[index].profile) is None:
+        raise InputError(
+            "the device's memory is not stated",
+            where=f"devices[{index}].profile.memory",
+            expected="a size such as '8 GiB'",
+        )
+    found = Fit(scenario, index)
+    _check_length(found)
+    return found
+
+
+def _check_length(fit: Fit) -> None:
+    length, most = fit.shape[1], fit.backbone.max_positions
+    if length > most:
+        raise InputError(
+            "the model has not so many positions",
+            where="training.sequence_length" if fit.scenario.training else "sequence_length",
+            expected=f"at most {most}",
+            got=str(length),
+        )
+
+
+def table(fit: Fit) -> FitTable:
+    """Every method at the scenario's shape."""
+    num_samples, length = fit.shape
+    profile = fit.group.profile
+    model = fit.scenario.model
+    assert model is not None
+    return FitTable(
+        scenario=fit.scenario.name,
+        model=model.name,
+        device=profile.name,
+        precision=profile.precision.value,
+        capacity=fit.capacity,
+        batch_size=num_samples,
+        sequence_length=length,
+        rows=tuple(_row(fit, name) for name in METHODS),
+        only_head_trains=tuple(name for name in METHODS if _only_head_trains(fit, name)),
+    )
+
+
+def _only_head_trains(fit: Fit, name: str) -> bool:
+    """Whether a method finds nothing to train, as BitFit in a model without biases."""
+    found = METHODS[name]
+    if found.site == "server":
+        return False
+    run, shape = training(fit.system, fit.group, found), BatchShape.uniform(*fit.shape)
+    nothing = replace(run, method=replace(found, trains=(), bypass=None))
+    return run.tally(shape).trainable == nothing.tally(shape).trainable
+
+
+def _row(fit: Fit, name: str) -> FitRow:
+    memory = fit.memory(METHODS[name], BatchShape.uniform(*fit.shape))
+    if isinstance(memory, TrainingMemory):
+        return FitRow(name, asdict(memory))
+    parts = asdict(memory)
+    # What is held until it is sent: the tapped activations, the message under construction.
+    parts["transient"] += parts.pop("taps") + parts.pop("encode")
+    return FitRow(name, parts)
+
+
+def work(fit: Fit, name: str) -> dict[str, int | float] | None:
+    """Parameters that train and FLOPs of a step on the device; None where the server trains."""
+    if METHODS[name].site == "server":
+        return None
+    found = training(fit.system, fit.group, METHODS[name]).tally(BatchShape.uniform(*fit.shape))
+    return {
+        "trainable_parameters": found.trainable,
+        "forward_flop": found.forward_flop,
+        "backward_flop": found.backward_flop,
+    }
+
+
+def fit_map(fit: Fit) -> FitMap:
+    """The largest mini-batch that fits, by method, precision and sequence length."""
+    lengths = _lengths(min(MAX_LENGTH, fit.backbone.max_positions))
+    largest: dict[tuple[str, str], list[int]] = {
+        (precision, name): [fit.largest_batch(name, length, precision) for length in lengths]
+        for precision in fit.precisions()
+        for name in METHODS
+    }
+    return FitMap(table(fit), tuple(lengths), tuple(fit.precisions()), largest, MAX_BATCH)
+
+
+def _lengths(most: int) -> list[int]:
+    steps = range(STEPS_PER_DOUBLING * 16)
+    found = {round(MIN_LENGTH * 2 ** (step / STEPS_PER_DOUBLING)) for step in steps}
+    return sorted({length for length in found if length < most} | {most})
+
+
+def numbers(fit: Fit) -> dict[str, Any]:
+    """All of it as plain values, for JSON."""
+    found, area = table(fit), fit_map(fit)
+    return {
+        **{key: value for key, value in asdict(found).items() if key not in ("rows", "capacity")},
+        "capacity_bytes": found.capacity,
+        "methods": {row.name: _numbers(fit, row, found.capacity) for row in found.rows},
+        "map": {
+            "sequence_lengths": list(area.lengths),
+            "max_batch_size": area.max_batch,
+            "largest_batch_size": {
+                precision: {name: area.largest[precision, name] for name in METHODS}
+                for precision in area.precisions
+            },
+        },
+    }
+
+
+def _numbers(fit: Fit, row: FitRow, capacity: int) -> dict[str, Any]:
+    method = METHODS[row.name]
+    return {
+        "parts_bytes": row.parts,
+        "peak_bytes": row.peak,
+        "fits": row.peak <= capacity,
+        "short_by_bytes": max(0, row.peak - capacity),
+        "device_work": work(fit, row.name),
+        "up": list(method.up),
+        "down": list(method.down),
+    }
