@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mobisim.cost.architecture import Architecture, architecture
+from mobisim.cost.measured import Operators
 from mobisim.cost.wire import CODEC_BITS, SCALE_BYTES, UNSCALED
 from mobisim.errors import unknown_name
 from mobisim.report.citations import read_entries, readable
@@ -21,6 +22,7 @@ from mobisim.scenario.profiles import (
     ConstantLink,
     DeviceProfile,
     LinkProfile,
+    Measured,
     ModelProfile,
     Profile,
     Roofline,
@@ -127,12 +129,16 @@ def _profile(kind: str, name: str) -> Profile:
 
 
 def _machine_row(profile: Profile) -> Cells:
-    assert isinstance(profile, Roofline)
+    assert isinstance(profile, Roofline | Measured)
+    if isinstance(profile, Measured):
+        rate = Operators.of(profile).best_flop_per_s
+    else:
+        rate = profile.flop_per_s.value
     return (
         profile.name,
         profile.precision.value,
-        readable(f"{profile.flop_per_s.value!r} flop/s"),
-        human_size(profile.memory.value),
+        readable(f"{rate!r} flop/s") if rate else "measured",
+        human_size(profile.memory.value) if profile.memory else "",
         _sources(profile),
         _about(profile),
     )

@@ -88,6 +88,17 @@ class Operators:
     def _surfaces(self) -> dict[str, Surface]:
         return surfaces(self.samples, self.precision, self.threads)
 
+    @property
+    def best_flop_per_s(self) -> float | None:
+        """The rate of the fastest product that was measured; None where there was none."""
+        linear = (sample for sample in self.samples if sample.operator == "linear")
+        mine = (one for one in linear if (one.precision, one.threads) == self._kind)
+        return max((2 * math.prod(sizes_of(one)) / one.median_s for one in mine), default=None)
+
+    @property
+    def _kind(self) -> tuple[str, int]:
+        return self.precision, self.threads
+
     def seconds(self, calls: Iterable[Call]) -> float:
         """How long these calls take, one after the other."""
         return sum(call.count * self._surface(call).seconds(call.sizes) for call in calls)
@@ -125,33 +136,45 @@ class Operators:
 
 def block_calls(backbone: Architecture, shape: BatchShape) -> list[Call]:
     """What one transformer block calls."""
-    tokens, width, ff_width = float(shape.num_tokens), float(backbone.width), backbone.ff_width
-    heads_width = float(backbone.num_heads * backbone.head_dim)
-    kv_width = float(backbone.num_kv_heads * backbone.head_dim)
-    norm = "norm:layer" if backbone.norm_width_factor == 2 else "norm:rms"  # noqa: PLR2004
+    tokens, width, inner = float(shape.num_tokens), float(backbone.width), float(backbone.ff_width)
+    attended = float(backbone.attention_width)
+    norm = "norm:rms" if backbone.rms_norm else "norm:layer"
     attention = "attention:causal" if backbone.is_decoder else "attention:full"
     # Of samples of unequal length: the one length at which as many pairs attend.
     length = shape.num_pairs / shape.num_tokens
-    calls = [
+    return [
         Call(norm, (tokens, width), backbone.norms_per_block),
-        Call("linear", (tokens, width, heads_width)),
-        Call("linear", (tokens, width, kv_width), 2),
-        Call(attention, (tokens, length, heads_width, float(backbone.head_dim))),
-        Call("linear", (tokens, heads_width, width)),
-        Call("linear", (tokens, width, float(ff_width)), 1 + backbone.gated_mlp),
-        Call(_activation(backbone), (tokens, float(ff_width))),
-        Call("linear", (tokens, float(ff_width), width)),
+        *_query_calls(backbone, tokens, norm),
+        Call(attention, (tokens, length, attended, float(backbone.head_dim))),
+        Call("linear", (tokens, attended, width)),
+        Call("linear", (tokens, width, inner), 1 + backbone.gated_mlp),
+        Call(_activation(backbone), (tokens, inner)),
+        Call("linear", (tokens, inner, width)),
         Call("add", (tokens, width), 2),
     ]
+
+
+def _query_calls(backbone: Architecture, tokens: float, norm: str) -> list[Call]:
+    """Queries, keys and values, with rotary positions and norms of their own."""
+    width, kv_width = float(backbone.width), float(backbone.kv_width)
+    query_width = float(backbone.attention_width)
+    calls = [
+        Call("linear", (tokens, width, query_width)),
+        Call("linear", (tokens, width, kv_width), 2),
+    ]
+    if backbone.fused_qkv:
+        calls = [Call("linear", (tokens, width, query_width + 2 * kv_width))]
     if not backbone.position_rows:
-        calls.append(Call("rotary", (tokens, heads_width + kv_width)))
+        calls.append(Call("rotary", (tokens, query_width + kv_width)))
     if backbone.head_norm:
-        calls += [Call(norm, (tokens, heads_width)), Call(norm, (tokens, kv_width))]
+        calls += [Call(norm, (tokens, query_width)), Call(norm, (tokens, kv_width))]
     return calls
 
 
 def _activation(backbone: Architecture) -> str:
-    return "activation:gated" if backbone.gated_mlp else "activation:relu"
+    if backbone.gated_mlp:
+        return "activation:gated"
+    return "activation:relu" if backbone.activation == "relu" else "activation:gelu"
 
 
 def embedding_calls(backbone: Architecture, shape: BatchShape) -> list[Call]:

@@ -29,6 +29,7 @@ def as_architecture(sizes: BlockSizes, num_layers: int = 1) -> Architecture:
         position_rows=0 if sizes.modern else 1 << 20,
         embedding_width=sizes.width,
         gated_mlp=sizes.modern,
+        activation="silu" if sizes.modern else "relu",
         norm_width_factor=1 if sizes.modern else 2,
     )
 

@@ -76,7 +76,9 @@ class Block(nn.Module):
         run = _Run(self, h_BTD, lap)
         attended = run.linear(self.out, run.attend(run.norm(self.norms[0], h_BTD)))
         h_BTD = run.add(h_BTD, attended)
-        return run.add(h_BTD, run.mlp(run.norm(self.norms[1], h_BTD)))
+        h_BTD = run.add(h_BTD, run.mlp(run.norm(self.norms[1], h_BTD)))
+        run.others()
+        return h_BTD
 
 
 class _Run:
@@ -85,6 +87,13 @@ class _Run:
     def __init__(self, block: Block, h_BTD: Tensor, lap: Lap | None) -> None:
         self.block, self.sizes, self._lap = block, block.sizes, lap
         self.batch, self.length, self.width = h_BTD.shape
+        self._others: list[Callable[[], object]] = []
+
+    def others(self) -> None:
+        """What other blocks do in place of this one's kernels, on this one's tensors."""
+        if self._lap is not None:
+            for other in self._others:
+                other()
 
     def told(self, result: Tensor, operator: str, width: int, width_out: int = 1) -> Tensor:
         if self._lap is not None:
@@ -107,36 +116,35 @@ class _Run:
         if sizes.modern:
             query, key = rotate(self._heads(query)), rotate(self._heads(key))
             self.told(query, "rotary", sizes.width + sizes.kv_width)
-        attended = self._attention(query, key, value, causal=True)
-        self.told(attended, "attention:causal", sizes.width, sizes.head_dim)
-        if self._lap is not None:  # not of this block, but in its very conditions
-            other = self._attention(query, key, value, causal=False)
-            self.told(other, "attention:full", sizes.width, sizes.head_dim)
-        return attended
+        self._others.append(lambda: self._attention(query, key, value, causal=False))
+        return self._attention(query, key, value, causal=True)
 
     def _heads(self, x: Tensor) -> Tensor:
         heads = x.shape[-1] // self.sizes.head_dim
         return x.view(self.batch, self.length, heads, -1).transpose(1, 2)
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
-        if not self.sizes.modern:
+        sizes = self.sizes
+        if not sizes.modern:
             query, key = self._heads(query), self._heads(key)
         value = self._heads(value)
-        repeats = self.sizes.num_heads // self.sizes.num_kv_heads
+        repeats = sizes.num_heads // sizes.num_kv_heads
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
-        return mixed.transpose(1, 2).reshape(self.batch, self.length, -1)
+        joined = mixed.transpose(1, 2).reshape(self.batch, self.length, -1)
+        name = "attention:causal" if causal else "attention:full"
+        return self.told(joined, name, sizes.width, sizes.head_dim)
 
     def mlp(self, x_BTD: Tensor) -> Tensor:
-        up = self.linear(self.block.up, x_BTD)
+        """The two or three products around the activation."""
+        up, width = self.linear(self.block.up, x_BTD), self.sizes.ff_width
         if self.block.gate is None:
-            inner = self.told(functional.relu(up), "activation:relu", self.sizes.ff_width)
-            if self._lap is not None:
-                self.told(functional.gelu(up), "activation:gelu", self.sizes.ff_width)
+            inner = self.told(functional.relu(up), "activation:relu", width)
+            self._others.append(lambda: self.told(functional.gelu(up), "activation:gelu", width))
         else:
             gated = functional.silu(self.linear(self.block.gate, x_BTD)) * up
-            inner = self.told(gated, "activation:gated", self.sizes.ff_width)
+            inner = self.told(gated, "activation:gated", width)
         return self.linear(self.block.down, inner)
 
 

@@ -104,12 +104,19 @@ def opt_like(width: int) -> BlockSizes:
 
 def llama_like(width: int) -> BlockSizes:
     """A block of Llama's make with few key heads and a wide inner layer, and other heads."""
-    head_dim = 32 if width < 1024 else 128  # noqa: PLR2004 - both head sizes come up
+    sizes = (32,) if width < 1024 else (128, 64, 32)  # noqa: PLR2004 - small and large heads
+    head_dim = next(size for size in sizes if width % size == 0)
     heads = width // head_dim
-    return BlockSizes(width, head_dim, math.ceil(heads / 8), 6 * width, modern=True)
+    groups = max(few for few in range(1, math.ceil(heads / 8) + 1) if heads % few == 0)
+    return BlockSizes(width, head_dim, groups, 6 * width, modern=True)
 
 
-def device_cases(bench: Bench, grid: Grid, precisions: tuple[str, ...]) -> list[Case]:
+def device_cases(
+    bench: Bench,
+    grid: Grid,
+    precisions: tuple[str, ...],
+    codecs: tuple[str, ...] = SCALED_CODECS + CAST_CODECS,
+) -> list[Case]:
     """Blocks of both makes, embedding and encoding."""
     found = []
     for precision in precisions:
@@ -120,7 +127,7 @@ def device_cases(bench: Bench, grid: Grid, precisions: tuple[str, ...]) -> list[
             corners = zip(grid.batches, grid.lengths, strict=False)
             for batch, length in corners:
                 found.append(block_case(bench, llama_like(width), batch, length, precision))
-        for codec in (*SCALED_CODECS, *CAST_CODECS):
+        for codec in codecs:
             found += codec_cases(bench, "encode", codec, grid, precision)
     return found
 

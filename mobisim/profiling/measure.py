@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -73,9 +74,9 @@ class Session:
         """Each case once, unseen, the cheap ones first; what would take too long is left out."""
         running: list[_Running] = []
         longest = self.limits.budget_s * LONGEST_SHARE
-        rate_s = 0.0  # seconds per FLOP of the costliest case so far
+        rate_s = math.inf  # seconds per FLOP of the most efficient case so far
         for case in sorted(cases, key=lambda case: case.flop):
-            if case.flop * rate_s > longest:
+            if rate_s < math.inf and case.flop * rate_s > longest:
                 self.notice(f"left out, too long for this budget: {case.name}")
                 continue
             self._left_s()  # for whoever watches
@@ -84,7 +85,7 @@ class Session:
             one.run()
             one.longest_s = time.perf_counter() - begun
             running.append(one)
-            rate_s = one.longest_s / case.flop if case.flop and one.longest_s > longest / 4 else 0.0
+            rate_s = min(rate_s, one.longest_s / case.flop if case.flop else math.inf)
         return running
 
     def _visit(self, one: _Running) -> None:
