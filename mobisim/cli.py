@@ -119,6 +119,10 @@ def _print_summary(place: Path) -> None:
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("fit.png"),
     show_default=True, help="Where to draw what fits over batch size and sequence length.",
 )  # fmt: skip
+@click.option(
+    "--checkpointing", is_flag=True,
+    help="Let methods that train on the device compute each block twice, to keep less.",
+)  # fmt: skip
 @click.option("--no-plots", is_flag=True, help="Leave the picture out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON and nothing else.")
 def fit(
@@ -126,6 +130,7 @@ def fit(
     overrides: Sequence[str],
     group: int,
     out: Path,
+    checkpointing: bool,
     no_plots: bool,
     as_json: bool,
 ) -> None:
@@ -142,7 +147,7 @@ def fit(
 
     document = read_scenario(scenario)
     with placing_errors(document):
-        found = fit_of(resolve(document, overrides), group)
+        found = fit_of(resolve(document, overrides), group, checkpointing=checkpointing)
     if as_json:
         click.echo(json.dumps(numbers(found), indent=2))
         return

@@ -13,6 +13,7 @@ from typing import Any
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.memory import DeviceMemory, capacity_bytes, device_memory
 from mobisim.cost.system import System
+from mobisim.cost.training import Training
 from mobisim.cost.training_memory import TrainingMemory, training, training_memory
 from mobisim.cost.wire import payload_parts
 from mobisim.cost.work import BatchShape
@@ -33,6 +34,7 @@ class Fit:
 
     scenario: Scenario
     index: int
+    checkpointing: bool = False
 
     @cached_property
     def system(self) -> System:
@@ -71,7 +73,9 @@ class Fit:
         """What the device needs to take its part in a method, at its own precision or another."""
         group = self.group if precision is None else _at(self.group, precision)
         if method.site == "device":
-            return training_memory(self.system, group, method, shape)
+            return training_memory(
+                self.system, group, method, shape, checkpointing=self.checkpointing
+            )
         parts = payload_parts(
             self.scenario.wire,
             shape,
@@ -111,8 +115,8 @@ def _at(group: DeviceGroup, precision: Precision) -> DeviceGroup:
     return group.model_copy(update={"profile": profile})
 
 
-def fit_of(scenario: Scenario, index: int = 0) -> Fit:
-    """The methods on the devices of group `index`.
+def fit_of(scenario: Scenario, index: int = 0, *, checkpointing: bool = False) -> Fit:
+    """The methods on the devices of group `index`; with `checkpointing`, blocks run twice.
 
     Raises:
         InputError: no such group, or a scenario that states no model, shape or memory.
@@ -129,7 +133,7 @@ def fit_of(scenario: Scenario, index: int = 0) -> Fit:
             where=f"devices[{index}].profile.memory",
             expected="a size such as '8 GiB'",
         )
-    found = Fit(scenario, index)
+    found = Fit(scenario, index, checkpointing)
     _check_length(found)
     return found
 
@@ -160,6 +164,7 @@ def table(fit: Fit) -> FitTable:
         batch_size=num_samples,
         sequence_length=length,
         rows=tuple(_row(fit, name) for name in METHODS),
+        checkpointing=fit.checkpointing,
         only_head_trains=tuple(name for name in METHODS if _only_head_trains(fit, name)),
     )
 
@@ -169,7 +174,7 @@ def _only_head_trains(fit: Fit, name: str) -> bool:
     found = METHODS[name]
     if found.site == "server":
         return False
-    run, shape = training(fit.system, fit.group, found), BatchShape.uniform(*fit.shape)
+    run, shape = _training(fit, name), BatchShape.uniform(*fit.shape)
     nothing = replace(run, method=replace(found, trains=(), bypass=None))
     return run.tally(shape).trainable == nothing.tally(shape).trainable
 
@@ -184,11 +189,15 @@ def _row(fit: Fit, name: str) -> FitRow:
     return FitRow(name, parts)
 
 
+def _training(fit: Fit, name: str) -> Training:
+    return training(fit.system, fit.group, METHODS[name], checkpointing=fit.checkpointing)
+
+
 def work(fit: Fit, name: str) -> dict[str, int | float] | None:
     """Parameters that train and FLOPs of a step on the device; None where the server trains."""
     if METHODS[name].site == "server":
         return None
-    found = training(fit.system, fit.group, METHODS[name]).tally(BatchShape.uniform(*fit.shape))
+    found = _training(fit, name).tally(BatchShape.uniform(*fit.shape))
     return {
         "trainable_parameters": found.trainable,
         "forward_flop": found.forward_flop,

@@ -34,7 +34,8 @@ class Training:
         sizes: the backbone.
         head: what it is trained for.
         float_bytes: bytes of an activation.
-        checkpointing: whether blocks keep their input only and are computed again in the backward.
+        checkpointing: whether blocks keep their input only and are computed again in the backward;
+            the rungs of a ladder are not.
     """
 
     method: MethodInfo
@@ -76,7 +77,8 @@ class Training:
         blocks = first + rest * (sizes.num_layers - 1)
         if ROTARY in rest.kept:
             blocks.kept[ROTARY] = rest.kept[ROTARY]
-        return (self._recomputed(blocks, rest, x) if self.checkpointing else blocks), x
+        spares = self.checkpointing and rest.kept  # a frozen backbone keeps nothing anyway
+        return (self._recomputed(blocks, rest, x) if spares else blocks), x
 
     def _recomputed(self, blocks: Tally, rest: Tally, x: Value) -> Tally:
         """Each block's input, one block's own, and one forward more."""

@@ -63,7 +63,8 @@ def _headings(sheet: Page, found: FitMap) -> None:
     size = human_size(table.capacity)
     sheet.write(0.2, 0.15, f"What fits into the {size} of {table.device}?", fontsize=13)
     shape = f"{table.batch_size} samples of {table.sequence_length} tokens"
-    about = f"{table.model}, by precision of the weights; the dot is the scenario's {shape}"
+    twice = ", with checkpointing" if table.checkpointing else ""
+    about = f"{table.model}{twice}, by precision of the weights; the dot is the scenario's {shape}"
     sheet.write(0.2, 0.45, about, color=GREY)
     sheet.key([[("fits", FITS, ""), ("exceeds the memory", BEYOND, "////")]], 0.2, 0.78)
     for column, name in enumerate(found.methods):

@@ -30,6 +30,7 @@ LEGEND = (
 )
 TRAINS = "What trains has gradients at the activations' precision"
 WIDE = f"{TRAINS}, and optimiser states in fp32."
+TWICE = "Blocks keep their inputs only and are computed again in the backward (checkpointing)."
 MIXED = f"{TRAINS}, and optimiser states and a copy in fp32."
 
 
@@ -58,6 +59,7 @@ class FitTable:
     batch_size: int
     sequence_length: int
     rows: tuple[FitRow, ...]
+    checkpointing: bool = False
     only_head_trains: tuple[str, ...] = ()
 
 
@@ -73,6 +75,8 @@ def _notes(found: FitTable) -> list[Text]:
         for name in found.only_head_trains
     ]
     legend = f"{LEGEND} {WIDE if found.precision == 'fp32' else MIXED}"
+    if found.checkpointing:
+        legend += f" {TWICE}"
     return [*(Text(note, "yellow") for note in notes), Text(legend, "dim")]
 
 

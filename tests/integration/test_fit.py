@@ -72,6 +72,21 @@ def test_a_method_that_finds_nothing_to_train_is_named(fit: Fit) -> None:
     assert "bitfit: nothing of this model itself trains" in ran.out
 
 
+def test_checkpointing_keeps_less_and_computes_more(fit: Fit) -> None:
+    """For what trains through the backbone; MobiLLM and LST have nothing to gain."""
+    plain, spared = (
+        json.loads(fit("layer_streaming", "--json", *extra).out)["methods"]
+        for extra in ((), ("--checkpointing",))
+    )
+    for name in METHODS:
+        before, after = plain[name], spared[name]
+        if METHODS[name].backward_through_backbone:
+            assert after["parts_bytes"]["stored"] < before["parts_bytes"]["stored"] / 2
+            assert after["device_work"]["backward_flop"] > before["device_work"]["backward_flop"]
+        else:
+            assert after == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
