@@ -44,7 +44,7 @@ from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.statistics import quantile
 from mobisim.profiling.stopwatch import Timed
 
-SEED = 20261120
+SEED = 20261121
 NUM_BLOCKS, NUM_STACKS = 16, 10
 VOCABULARY = 2000
 PRECISION = "fp32"

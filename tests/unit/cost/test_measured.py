@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_what_was_measured_is_predicted_as_measured() -> None:
     """At each measured size the surface gives the median back."""
     for fan_in, fan_out in ((512, 512), (512, 2048), (4096, 1024)):
         call = Call("linear", (256.0, float(fan_in), float(fan_out)))
-        assert OPERATORS.seconds([call]) == pytest.approx(law_s(256, fan_in, fan_out), rel=1e-3)
+        assert OPERATORS.seconds([call]) == pytest.approx(law_s(256, fan_in, fan_out), rel=2e-3)
 
 
 def test_more_work_never_takes_less_time() -> None:
@@ -53,20 +54,21 @@ def test_more_work_never_takes_less_time() -> None:
 
 
 def test_between_two_sizes_time_lies_between_theirs() -> None:
-    """In one dimension it is the line between neighbours, in logarithms."""
-    surface = Surface.through({(10.0,): 1.0, (100.0,): 8.0, (1000.0,): 9.0})
-    middle = (10.0 * 100.0) ** 0.5
-    assert surface.seconds((middle,)) == pytest.approx(8**0.5, rel=0.02)
-    assert 1.0 < surface.seconds((20.0,)) < surface.seconds((50.0,)) < 8.0
+    """Also where times bend from launching to working, and close to the true law there."""
+    surface = Surface.through({(4.0**n,): 1.0 + 4.0**n / 64 for n in range(6)})
+    sizes = [1.0 * 1.1**n for n in range(72)]
+    times = [surface.seconds((size,)) for size in sizes]
+    assert all(later > 0.999 * sooner for sooner, later in pairwise(times))
+    assert times == pytest.approx([1.0 + size / 64 for size in sizes], rel=0.03)
 
 
 def test_samples_of_equal_size_count_as_their_mean() -> None:
     """A linear layer sees tokens only, however many samples they come from."""
     first = next(row for row in rows() if row.operator == "linear")
-    again = first._replace(batch=first.length, length=first.batch, median_s=4 * first.median_s)
+    again = first._replace(batch=first.length, length=first.batch, median_s=1.21 * first.median_s)
     sizes = (16.0, float(first.width), float(first.width_out))
-    twice = Operators("twice", (*rows(), again), "fp32", 1).seconds([Call("linear", sizes)])
-    assert twice == pytest.approx(2 * first.median_s, rel=1e-3)
+    mean = Operators("mean", (*rows(), again), "fp32", 1).seconds([Call("linear", sizes)])
+    assert mean == pytest.approx(1.1 * first.median_s, rel=0.02)
 
 
 def test_other_precisions_and_threads_do_not_count() -> None:
