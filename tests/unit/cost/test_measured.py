@@ -59,7 +59,7 @@ def test_between_two_sizes_time_lies_between_theirs() -> None:
     sizes = [1.0 * 1.1**n for n in range(72)]
     times = [surface.seconds((size,)) for size in sizes]
     assert all(later > 0.999 * sooner for sooner, later in pairwise(times))
-    assert times == pytest.approx([1.0 + size / 64 for size in sizes], rel=0.03)
+    assert times == pytest.approx([1.0 + size / 64 for size in sizes], rel=0.05)
 
 
 def test_samples_of_equal_size_count_as_their_mean() -> None:
