@@ -34,6 +34,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "decode": ("tokens", "width", "block size"),
     "adapter": ("tokens", "width", "bottleneck"),
     "update": ("parameters",),
+    "head": ("tokens", "width", "vocabulary"),
 }
 SLACK = 1e-6  # of a range's ends: sizes went through logarithms
 
@@ -253,9 +254,9 @@ class MeasuredServerModel:
         return (self.operators.seconds([self._adapter("forward", shape)]),) * self.num_parts
 
     def step_s(self, shape: BatchShape | None) -> float:
-        """Forward (batch granularity), backward and update; the head is part of the adapters."""
+        """Forward (batch granularity), backward and update."""
         assert shape is not None
-        calls = [self._adapter("backward", shape), self._update()]
+        calls = [self._adapter("backward", shape), self._update(), *self._head(shape)]
         if not self.system.by_layer:
             calls.append(self._adapter("forward", shape))
         return self.operators.seconds(calls)
@@ -263,7 +264,8 @@ class MeasuredServerModel:
     def outside(self, shape: BatchShape) -> list[str]:
         """What lies outside the measured sizes."""
         adapters = [self._adapter("forward", shape), self._adapter("backward", shape)]
-        return self.operators.outside([*self._decode(shape), *adapters, self._update()])
+        rest = [*adapters, self._update(), *self._head(shape)]
+        return self.operators.outside([*self._decode(shape), *rest])
 
     def _decode(self, shape: BatchShape) -> list[Call]:
         wire, backbone = self.system.scenario.wire, self.system.backbone
@@ -276,6 +278,15 @@ class MeasuredServerModel:
         sizes = float(shape.num_tokens), float(side.width), float(side.bottleneck)
         whole = direction == "backward" or not self.system.by_layer
         return Call(f"adapter:{direction}", sizes, side.num_taps if whole else 1)
+
+    def _head(self, shape: BatchShape) -> list[Call]:
+        """A next-token head's forward and backward; a classification head is in the adapters."""
+        side = self.system.side
+        assert side is not None
+        if side.head_trains:
+            return []
+        sizes = float(shape.num_tokens), float(side.width), float(side.head_width)
+        return [Call("head:next_token", sizes)]
 
     def _update(self) -> Call:
         side, training = self.system.side, self.system.scenario.training

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import law_s, rows, write_bundle
 
-from mobisim.cost.compute import BatchCost, batch_cost
+from mobisim.cost.compute import BatchCost, batch_cost, server_model
 from mobisim.cost.measured import Call, Operators
 from mobisim.cost.surface import Surface
 from mobisim.cost.system import System
@@ -122,6 +122,15 @@ def test_sizes_that_were_never_large_together_are_refused() -> None:
     small = tuple(row for row in rows() if row.width * row.batch * row.length < 2**18)
     call = Call("add", (256.0, 1024.0))
     assert "tokens x width" in Operators("small", small, "fp32", 1).outside([call])[0]
+
+
+def test_a_next_token_head_was_not_measured(tmp_path: Path) -> None:
+    """Its product with the vocabulary would be the larger part of a step, so it is not left out."""
+    profile = f"server.profile={write_bundle(tmp_path)}"
+    asked = load("wifi_5mbps", ("model=opt-125m", "training.head=next_token", profile))
+    model = server_model(System(asked))
+    with pytest.raises(InputError, match="no measured operator 'head:next_token'"):
+        model.step_s(SHAPE)
 
 
 @pytest.mark.parametrize(
