@@ -221,20 +221,24 @@ def _time(text: str | None, where: str) -> float | None:
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--budget", default=None, metavar="TIME", help="Measure so long [default: 3min].")
+@click.option(
+    "--clock", type=click.Choice(["wall", "processor"]), default="wall", show_default=True,
+    help="Processor time, for one thread, leaves out what other programs take.",
+)  # fmt: skip
 @click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(), help="Folder of the files.",
 )  # fmt: skip
 def profile(
-    name: str, role: Literal["device", "server"], threads: int, budget: str | None, quick: bool,
-    out: Path,
+    name: str, role: Literal["device", "server"], threads: int, budget: str | None,
+    clock: Literal["wall", "processor"], quick: bool, out: Path,
 ) -> None:  # fmt: skip
     """Measure this machine's operators and write a profile that scenarios can name."""
     from mobisim.profiling.profile import Plan, explained, quickly  # noqa: PLC0415
     from mobisim.profiling.profile import profile as measure  # noqa: PLC0415
     from mobisim.progress import showing_progress  # noqa: PLC0415
 
-    plan = Plan(name, out, role, threads)
+    plan = Plan(name, out, role, threads, clock=clock)
     plan = quickly(plan) if quick else plan
     plan = plan.within(_time(budget, "--budget"))
     with showing_progress() as progress:

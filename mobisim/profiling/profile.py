@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -26,6 +27,7 @@ from mobisim.profiling.measure import Limits, Session
 from mobisim.profiling.stopwatch import best_device
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 180.0
+Clock = Literal["wall", "processor"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -41,6 +43,13 @@ class Plan:
     precisions: tuple[str, ...] = ("fp32", "bf16")
     grid: Grid = FULL
     seed: int = 0
+    clock: Clock = "wall"
+
+    @property
+    def samples_path(self) -> Path:
+        """The file of single samples; those of two clocks never mix."""
+        suffix = "" if self.clock == "wall" else f".{self.clock}"
+        return self.folder / f"{self.name}{suffix}.samples.csv"
 
     def within(self, budget_s: float | None) -> Plan:
         """The plan with another budget, where one is given."""
@@ -49,9 +58,10 @@ class Plan:
     @property
     def method(self) -> str:
         """How it is measured, in words."""
+        clock = "wall clock" if self.clock == "wall" else "processor time on a busy machine"
         return (
-            f"medians over rounds in random order, a budget of {self.budget_s:g} s or 95 % "
-            "intervals of the medians within 3 %; blocks behind another block, kernel by kernel"
+            f"{clock}, medians over rounds in random order, a budget of {self.budget_s:g} s or "
+            "95 % intervals of the medians within 3 %; laps between kernels of a running block"
         )
 
 
@@ -76,12 +86,12 @@ def profile(
     Raises:
         InputError: samples of another measurement lie in the way, or nothing could be measured.
     """
+    _check_clock(plan, device := best_device())
     plan.folder.mkdir(parents=True, exist_ok=True)
-    device = best_device()
     with _threads(plan.threads):
-        bench = Bench(device)
+        bench = Bench(device, plan.clock)
         cases = _cases(bench, plan)
-        raw = RawSamples(plan.folder / f"{plan.name}.samples.csv", plan.threads)
+        raw = RawSamples(plan.samples_path, plan.threads)
         limits = Limits(plan.budget_s, seed=plan.seed)
         session = Session(limits, raw.write, notice, progress, taken=raw.taken)
         try:
@@ -101,6 +111,15 @@ def profile(
         plan.method,
     )
     return write_bundle(plan.folder, about, samples, fit_error(cases, taken, plan.threads))
+
+
+def _check_clock(plan: Plan, device: torch.device) -> None:
+    if plan.clock == "processor" and (plan.threads > 1 or device.type != "cpu"):
+        raise InputError(
+            "processor time stands for the wall clock on one thread only",
+            where="--clock processor",
+            got=f"{plan.threads} threads on {device.type}",
+        )
 
 
 def _cases(bench: Bench, plan: Plan) -> list[Case]:

@@ -3,7 +3,8 @@
 Held-out shapes are drawn by a seed and timed between the grid's own cases, in one run, so that
 what the machine does besides meets both sides. Not part of the default run: on a machine that is
 not busy, `pytest tests/benchmarks/test_held_out_shapes.py -s`; or, to publish,
-`python tests/benchmarks/test_held_out_shapes.py SECONDS THREADS FOLDER`.
+`python tests/benchmarks/test_held_out_shapes.py SECONDS THREADS CLOCK FOLDER`,
+with wall or processor as the clock.
 """
 
 from __future__ import annotations
@@ -220,10 +221,12 @@ class Outcome:
         return self.predicted_s / self.actual_s - 1
 
 
-def measured(budget_s: float, threads: int, grid: Grid = FULL) -> tuple[list[HeldOut], Log]:
+def measured(
+    budget_s: float, threads: int, clock: str = "wall", grid: Grid = FULL
+) -> tuple[list[HeldOut], Log]:
     """Grid and held-out shapes, timed interleaved."""
     torch.set_num_threads(threads)
-    bench = Bench(torch.device("cpu"))
+    bench = Bench(torch.device("cpu"), clock)
     own = device_cases(bench, grid, (PRECISION,), codecs=())
     held = [*drawn(bench, grid), *left_out(bench)]
     log = Log(frozenset(case.name for case in own))
@@ -280,17 +283,17 @@ def test_held_out_shapes() -> None:
     assert all(median <= a and p90 <= b for _, _, median, p90, a, b in table(found))
 
 
-def publish(budget_s: float, threads: int, folder: Path) -> None:
+def publish(budget_s: float, threads: int, clock: str, folder: Path) -> None:
     """Measure, and write the shapes, the curve and the table."""
-    held, log = measured(budget_s, threads)
+    held, log = measured(budget_s, threads, clock)
     steps = [step for step in CURVE_S if step < log.spent_s] + [log.spent_s]
     first = least_seconds(log)
     curve = [(step, outcomes(held, log, threads, step)) for step in steps if step >= first]
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{threads}t"
+    stem = f"{threads}t-{clock}"
     write_shapes(folder / f"shapes-{stem}.csv", curve[-1][1])
     write_curve(folder / f"curve-{stem}.csv", curve)
-    draw_curve(folder / f"curve-{stem}.png", curve, threads)
+    draw_curve(folder / f"curve-{stem}.png", curve, threads, clock)
     print(f"{machine_name(torch.device('cpu'))}, torch {torch.__version__}, {threads} threads,")  # noqa: T201
     print(f"{datetime.now(UTC).date()}, grid measured for {log.spent_s:.0f} s\n")  # noqa: T201
     print(markdown(curve[-1][1]))  # noqa: T201
@@ -328,7 +331,15 @@ def write_curve(path: Path, curve: list[tuple[float, list[Outcome]]]) -> None:
                 writer.writerow((f"{seconds:.0f}", group, f"{median:.4f}", f"{p90:.4f}"))
 
 
-def draw_curve(path: Path, curve: list[tuple[float, list[Outcome]]], threads: int) -> None:
+def clock_words(threads: int, clock: str) -> str:
+    """What a picture says of the clock."""
+    what = "wall clock" if clock == "wall" else "processor time"
+    return f"{threads} thread{'s' * (threads > 1)}, {what}"
+
+
+def draw_curve(
+    path: Path, curve: list[tuple[float, list[Outcome]]], threads: int, clock: str
+) -> None:
     """The curve as a picture."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend
@@ -343,8 +354,8 @@ def draw_curve(path: Path, curve: list[tuple[float, list[Outcome]]], threads: in
     axes.set(
         xlabel="minutes spent on the grid",
         ylabel="error of predicted time (%)",
-        title=f"Held-out error, {threads} thread{'s' * (threads > 1)} "
-        "(solid: median, dashed: 90th percentile)",
+        title=f"Error at held-out shapes, {clock_words(threads, clock)}\n"
+        "solid: median, dashed: 90th percentile",
     )
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -353,4 +364,4 @@ def draw_curve(path: Path, curve: list[tuple[float, list[Outcome]]], threads: in
 
 
 if __name__ == "__main__":
-    publish(float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    publish(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

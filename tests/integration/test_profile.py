@@ -91,6 +91,23 @@ def test_the_command_says_how_to_use_the_profile(
     }
 
 
+def test_processor_time_is_for_one_thread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of several threads counts their waiting for each other."""
+    arguments = ("--clock", "processor", "--threads", "2")
+    ran = mobisim(capsys, "profile", *arguments, "--out", tmp_path)
+    assert ran.code == 2
+    assert "on one thread only" in ran.err
+
+
+def test_a_profile_says_which_clock_it_read(tmp_path: Path) -> None:
+    """Samples of processor time have a file of their own, and the profile tells."""
+    path = profile(plan(tmp_path, role="server", clock="processor", budget_s=0.5), notices)
+    assert "processor time" in path.read_text("utf-8")
+    assert (tmp_path / "tiny.processor.samples.csv").exists()
+
+
 def test_a_budget_is_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bare number is refused, as everywhere."""
     ran = mobisim(capsys, "profile", "--budget", "3", "--out", tmp_path)
