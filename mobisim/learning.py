@@ -24,7 +24,7 @@ from mobisim.span import STEP, SpanColumns
 from mobisim.training.artifact import save_side_network
 from mobisim.training.backbone import load_backbone
 from mobisim.training.tokens import backbone_directory
-from mobisim.training.trainer import OptimizerConfig, Trainer, TrainingConfig
+from mobisim.training.trainer import Trainer, TrainingConfig
 from mobisim.workload import Planned, metric_name
 
 EVALUATIONS_PER_EPOCH = 10
@@ -145,7 +145,6 @@ class Learning:
 def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
     scenario = system.scenario
     assert scenario.wire.codec is not None
-    optimizer = training.optimizer
     return TrainingConfig(
         batch_size=training.batch_size,
         epochs=training.epochs,
@@ -156,7 +155,7 @@ def _config(system: System, training: Training, num_layers: int) -> TrainingConf
         head=training.head,
         pooling=training.pooling,
         tap_layers=_trained_taps(system, num_layers),
-        optimizer=OptimizerConfig(**optimizer.model_dump()),
+        optimizer=training.optimizer,
         padding=training.padding,
         granularity=scenario.granularity,
         seed=scenario.seed,

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobisim.errors import InputError
+from mobisim.scenario.schema import Optimizer
 from mobisim.training import message
 from mobisim.training.activations import ActivationStore, StoreLimits
 from mobisim.training.backbone import Backbone
@@ -39,17 +39,6 @@ Snapshot = list[Tensor]
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """An optimiser and its settings; `betas` are AdamW's, `momentum` is SGD's."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.0
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
     """How a side network is trained; `tap_layers` counts blocks from 1, None taps them all."""
 
@@ -63,7 +52,7 @@ class TrainingConfig:
     head: HeadKind = "classification"
     pooling: Pooling | None = None
     tap_layers: tuple[int, ...] | None = None
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009 - frozen, so it may be shared
     padding: Padding = "fixed"
     granularity: Granularity = "batch"
     seed: int = 0
@@ -284,15 +273,11 @@ def _side_config(
     )
 
 
-def _optimizer(
-    parameters: list[torch.nn.Parameter], config: OptimizerConfig
-) -> torch.optim.Optimizer:
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            parameters, config.lr, betas=config.betas, weight_decay=config.weight_decay
-        )
+def _optimizer(parameters: list[torch.nn.Parameter], config: Optimizer) -> torch.optim.Optimizer:
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-    raise InputError(f"no optimizer {config.name!r}", expected="adamw or sgd")
+    return torch.optim.AdamW(
+        parameters, config.lr, betas=config.betas, weight_decay=config.weight_decay
+    )

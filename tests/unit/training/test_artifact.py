@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobisim.errors import InputError
+from mobisim.scenario.schema import Optimizer
 from mobisim.training.artifact import load_side_network, save_side_network
 from mobisim.training.backbone import Backbone
 from mobisim.training.data import TaskData
-from mobisim.training.trainer import OptimizerConfig, Trainer, TrainingConfig
+from mobisim.training.trainer import Trainer, TrainingConfig
 
 CONFIG = TrainingConfig(
     batch_size=8,
@@ -24,7 +25,7 @@ CONFIG = TrainingConfig(
     bottleneck=4,
     tap_layers=(1, 3),
     pooling="mean",
-    optimizer=OptimizerConfig(lr=1e-2),
+    optimizer=Optimizer(lr=1e-2),
 )
 
 
