@@ -143,7 +143,8 @@ def _head(about: About) -> Iterator[str]:
     machine = machine_name(about.device)
     yield f"# Measured by `mobisim profile`: medians of {about.role} operators, see samples."
     yield f"name: {about.name}"
-    yield f"description: {json.dumps(f'{machine}, {about.threads} threads, measured')}"
+    threads = f"{about.threads} thread{'s' * (about.threads > 1)}"
+    yield f"description: {json.dumps(f'{machine}, {threads}, measured')}"
     yield "kind: measured"
     yield f"version: {BUNDLE_VERSION}"
     yield f"role: {about.role}"

@@ -23,7 +23,7 @@ from mobisim.profiling.cases import (
     device_cases,
     server_cases,
 )
-from mobisim.profiling.measure import Limits, Session
+from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.stopwatch import best_device
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 180.0
@@ -86,34 +86,35 @@ def profile(
     Raises:
         InputError: samples of another measurement lie in the way, or nothing could be measured.
     """
-    _check_clock(plan, device := best_device())
+    device = best_device()
+    _check(plan, device)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with _threads(plan.threads):
-        bench = Bench(device, plan.clock)
-        cases = _cases(bench, plan)
-        raw = RawSamples(plan.samples_path, plan.threads)
-        limits = Limits(plan.budget_s, seed=plan.seed)
-        session = Session(limits, raw.write, notice, progress, taken=raw.taken)
-        try:
-            taken = session.run(cases)
-        finally:
-            raw.close()
+        cases = _cases(Bench(device, plan.clock), plan)
+        taken = _measured(plan, cases, notice, progress)
     samples = summarise(taken, plan.threads)
     if not samples:
         raise InputError("nothing was measured", where="--budget", hint="give it more time")
-    about = About(
-        plan.name,
-        plan.role,
-        device,
-        plan.threads,
-        plan.precisions[0] if plan.role == "device" else "fp32",
-        plan.grid,
-        plan.method,
-    )
+    precision = plan.precisions[0] if plan.role == "device" else "fp32"
+    about = About(plan.name, plan.role, device, plan.threads, precision, plan.grid, plan.method)
     return write_bundle(plan.folder, about, samples, fit_error(cases, taken, plan.threads))
 
 
-def _check_clock(plan: Plan, device: torch.device) -> None:
+def _measured(
+    plan: Plan, cases: list[Case], notice: Callable[[str], None], progress: Progress
+) -> Taken:
+    raw = RawSamples(plan.samples_path, plan.threads)
+    limits = Limits(plan.budget_s, seed=plan.seed)
+    session = Session(limits, raw.write, notice, progress, taken=raw.taken)
+    try:
+        return session.run(cases)
+    finally:
+        raw.close()
+
+
+def _check(plan: Plan, device: torch.device) -> None:
+    if Path(plan.name).name != plan.name:
+        raise InputError("no name of a file", where="--name", got=repr(plan.name))
     if plan.clock == "processor" and (plan.threads > 1 or device.type != "cpu"):
         raise InputError(
             "processor time stands for the wall clock on one thread only",

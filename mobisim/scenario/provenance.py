@@ -61,7 +61,7 @@ def _walk(value: Any, path: str) -> Iterator[Origin]:
 def _of_samples(profile: Measured, path: str) -> Origin:
     operators = len({sample.operator for sample in profile.samples})
     text = f"{len(profile.samples)} medians of {operators} operators"
-    note = f"{profile.machine}, {profile.threads} threads, {profile.date}: {profile.method}"
+    note = f"{profile.machine}, threads: {profile.threads}, {profile.date}: {profile.method}"
     return Origin(f"{path}.samples".removeprefix("."), text, "measured", None, note)
 
 

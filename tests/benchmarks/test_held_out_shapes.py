@@ -86,9 +86,8 @@ class HeldOut:
     batch: int
     length: int
 
-    def predicted_s(self, samples: Taken, threads: int) -> float:
+    def predicted_s(self, operators: Operators) -> float:
         """Its time from the grid's samples."""
-        operators = Operators("grid", tuple(summarise(samples, threads)), PRECISION, threads)
         shape = BatchShape.uniform(self.batch, self.length)
         if self.group == "blocks":
             return operators.seconds(block_calls(self.sizes, shape))
@@ -130,16 +129,18 @@ class Log:
 def drawn(bench: Bench, grid: Grid) -> list[HeldOut]:
     """Blocks and stacks of blocks at shapes between the grid's points."""
     draw = random.Random(SEED)
-    found = []
-    for number in range(NUM_BLOCKS + NUM_STACKS):
+    found: dict[str, HeldOut] = {}
+    while len(found) < NUM_BLOCKS + NUM_STACKS:
+        number = len(found)
         width = draw.choice([w for w in range(320, 1536, 64) if w not in grid.widths])
         make = opt_like if number % 4 else llama_like
         batch, length = draw.randint(1, 12), draw.choice([20, 24, 40, 48, 90, 100, 150, 200, 240])
         if batch * length * width**2 > 1.5e9:
             batch = 1
         build = block if number < NUM_BLOCKS else stack
-        found.append(build(bench, make(width), batch, length, draw.randint(3, 8)))
-    return found
+        one = build(bench, make(width), batch, length, draw.randint(3, 8))
+        found.setdefault(one.case.name, one)
+    return list(found.values())
 
 
 def block(bench: Bench, sizes: BlockSizes, batch: int, length: int, _layers: int) -> HeldOut:
@@ -241,11 +242,11 @@ def measured(
 
 def outcomes(held: list[HeldOut], log: Log, threads: int, seconds: float) -> list[Outcome]:
     """All held-out shapes that were timed, predicted from the grid's first seconds."""
-    samples, timed = log.until(seconds), {name for _, name, _ in log.rows}
+    samples = tuple(summarise(log.until(seconds), threads))
+    operators = Operators("grid", samples, PRECISION, threads)
+    timed = {name for _, name, _ in log.rows}
     return [
-        Outcome(
-            one.group, one.case.name, one.predicted_s(samples, threads), log.actual_s(one.case.name)
-        )
+        Outcome(one.group, one.case.name, one.predicted_s(operators), log.actual_s(one.case.name))
         for one in held
         if one.case.name in timed
     ]

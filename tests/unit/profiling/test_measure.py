@@ -103,6 +103,20 @@ def test_what_is_too_long_for_the_budget_is_left_out() -> None:
     assert session.notices == ["left out, too long for this budget: longer"]
 
 
+def test_long_cases_come_every_few_rounds() -> None:
+    """They even out within what short ones must repeat, and would eat the budget."""
+
+    def wild(pause_s: float) -> float:
+        time.sleep(pause_s)
+        return next(numbers) % 7 + 1.0
+
+    numbers = count(1)
+    watched = Watched(1.2)
+    watched.run(case("long", lambda: wild(0.03)), case("short", lambda: wild(0.0)))
+    visits = watched.order.count("short") / 2  # two samples each
+    assert watched.order.count("long") < 0.5 * visits
+
+
 def test_samples_taken_so_far_are_kept_when_it_is_stopped() -> None:
     """Each sample goes to the sink at once."""
     seconds = iter([1.0, 1.0, 1.0, 1.0])
