@@ -85,7 +85,7 @@ class Operators:
         """Those of a measured profile."""
         return cls(profile.name, profile.samples, profile.precision.value, profile.threads)
 
-    @property
+    @functools.cached_property
     def _surfaces(self) -> dict[str, Surface]:
         return surfaces(self.samples, self.precision, self.threads)
 
