@@ -27,6 +27,7 @@ from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.stopwatch import best_device
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 180.0
+DOUBTFUL = 0.15  # of the fit's error: idle machines stay far below
 Clock = Literal["wall", "processor"]
 Progress = Callable[[str, int, int], None]
 
@@ -97,7 +98,13 @@ def profile(
         raise InputError("nothing was measured", where="--budget", hint="give it more time")
     precision = plan.precisions[0] if plan.role == "device" else "fp32"
     about = About(plan.name, plan.role, device, plan.threads, precision, plan.grid, plan.method)
-    return write_bundle(plan.folder, about, samples, fit_error(cases, taken, plan.threads))
+    error = fit_error(cases, taken, plan.threads)
+    if error is not None and error.median > DOUBTFUL:
+        notice(
+            f"predicted without their own width, blocks are {error.median:.0%} off: was the "
+            "machine idle? The same command goes on measuring"
+        )
+    return write_bundle(plan.folder, about, samples, error)
 
 
 def _measured(
