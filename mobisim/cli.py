@@ -15,6 +15,12 @@ from mobisim.errors import MobisimError
 INTERRUPTED = 130
 
 
+_overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
+    help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
+)  # fmt: skip
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mobisim")
 def cli() -> None:
@@ -28,10 +34,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("scenario")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
-    help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
-)  # fmt: skip
+@_overrides
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result right here.")
 @click.option(
     "--no-train", is_flag=True,
@@ -107,10 +110,7 @@ def _print_summary(place: Path) -> None:
 
 @cli.command()
 @click.argument("scenario")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
-    help="Override a field, e.g. sequence_length=128; may be repeated.",
-)  # fmt: skip
+@_overrides
 @click.option(
     "--group", default=0, show_default=True, metavar="INDEX",
     help="Which of the scenario's groups of devices.",

@@ -12,7 +12,7 @@ from typing import Any
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.memory import DeviceMemory, capacity_bytes, device_memory
-from mobisim.cost.system import System
+from mobisim.cost.system import System, check_positions
 from mobisim.cost.training import Training
 from mobisim.cost.training_memory import TrainingMemory, training, training_memory
 from mobisim.cost.wire import payload_parts
@@ -134,19 +134,8 @@ def fit_of(scenario: Scenario, index: int = 0, *, checkpointing: bool = False) -
             expected="a size such as '8 GiB'",
         )
     found = Fit(scenario, index, checkpointing)
-    _check_length(found)
+    check_positions(found.scenario, found.backbone, found.shape[1])
     return found
-
-
-def _check_length(fit: Fit) -> None:
-    length, most = fit.shape[1], fit.backbone.max_positions
-    if length > most:
-        raise InputError(
-            "the model has not so many positions",
-            where="training.sequence_length" if fit.scenario.training else "sequence_length",
-            expected=f"at most {most}",
-            got=str(length),
-        )
 
 
 def table(fit: Fit) -> FitTable:

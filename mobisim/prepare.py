@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobisim.cost.compute import device_model, server_model
 from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel
-from mobisim.cost.system import System
+from mobisim.cost.system import System, check_positions
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.fit import Memory
@@ -134,7 +134,9 @@ def _extrapolated(system: System, planned: Planned) -> list[str]:
     shapes = [shape for shape in planned.workload.shapes if shape is not None]
     if not shapes:
         return []
-    _check_positions(system, max(shape.max_length for shape in shapes))
+    if system.backbone is not None:
+        longest = max(shape.max_length for shape in shapes)
+        check_positions(system.scenario, system.backbone, longest)
     tokens = [shape.num_tokens for shape in shapes]
     scenario = system.scenario
     profiles = {f"devices[{i}].profile": g.profile for i, g in enumerate(scenario.devices)}
@@ -169,17 +171,6 @@ def _unmeasured(system: System, shapes: list[BatchShape]) -> list[str]:
             name = model.operators.name
             found += [f"{path} ({name}): {words}" for words in dict.fromkeys(beyond)]
     return found
-
-
-def _check_positions(system: System, longest: int) -> None:
-    backbone = system.backbone
-    if backbone is not None and longest > backbone.max_positions:
-        raise InputError(
-            "the model has not so many positions",
-            where="training.sequence_length" if system.scenario.training else "sequence_length",
-            expected=f"at most {backbone.max_positions}",
-            got=str(longest),
-        )
 
 
 def _check_magnitudes(world: World) -> None:

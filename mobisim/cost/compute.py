@@ -7,12 +7,11 @@ granularity. Models are exchangeable: the timeline sees only BatchCost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, Operators
-from mobisim.cost.system import System
+from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
 from mobisim.scenario.profiles import FixedDevice, FixedServer, Measured, Roofline
@@ -106,9 +105,8 @@ class RooflineDeviceModel:
         """Embedding with the first part; nothing after the last tap is computed."""
         assert shape is not None
         block = roofline_s(self.profile, self._block(shape))
-        ends = self.taps if self.by_layer else self.taps[-1:]
-        parts = [(last - first) * block for first, last in pairwise((0, *ends))]
-        return (parts[0] + roofline_s(self.profile, self._embedding(shape)), *parts[1:])
+        embedding = roofline_s(self.profile, self._embedding(shape))
+        return forward_parts(self.taps, block, embedding, by_layer=self.by_layer)
 
     def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """Read the activations, write the codes."""

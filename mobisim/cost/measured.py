@@ -10,11 +10,10 @@ import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.surface import Sizes, Surface
-from mobisim.cost.system import System
+from mobisim.cost.system import System, forward_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.scenario.profiles import Measured
@@ -212,10 +211,8 @@ class MeasuredDeviceModel:
         """Embedding with the first part; nothing after the last tap is computed."""
         assert shape is not None
         block = self.operators.seconds(block_calls(self.backbone, shape))
-        ends = self.taps if self.by_layer else self.taps[-1:]
-        parts = [(last - first) * block for first, last in pairwise((0, *ends))]
         embedding = self.operators.seconds(embedding_calls(self.backbone, shape))
-        return (parts[0] + embedding, *parts[1:])
+        return forward_parts(self.taps, block, embedding, by_layer=self.by_layer)
 
     def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """The codec, tap by tap."""

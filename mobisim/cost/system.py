@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from mobisim.cost.architecture import Architecture, architecture
 from mobisim.cost.side_network import ADAMW_STATES, SideCost
@@ -11,6 +12,30 @@ from mobisim.errors import InputError
 from mobisim.scenario.schema import Scenario
 
 DEFAULT_CLASSES = 2
+
+
+def forward_parts(
+    taps: tuple[int, ...], block_s: float, embedding_s: float, *, by_layer: bool
+) -> tuple[float, ...]:
+    """Seconds of a forward, part by part: the embedding comes first, nothing after the last tap."""
+    ends = taps if by_layer else taps[-1:]
+    parts = [(last - first) * block_s for first, last in pairwise((0, *ends))]
+    return (parts[0] + embedding_s, *parts[1:])
+
+
+def check_positions(scenario: Scenario, backbone: Architecture, longest: int) -> None:
+    """Refuse samples longer than the backbone has positions, which nothing can allow.
+
+    Raises:
+        InputError: with the number of positions.
+    """
+    if longest > backbone.max_positions:
+        raise InputError(
+            "the model has not so many positions",
+            where="training.sequence_length" if scenario.training else "sequence_length",
+            expected=f"at most {backbone.max_positions}",
+            got=str(longest),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from mobisim.errors import InputError, nearest, unknown_name
 from mobisim.scenario.document import Document, parse, read_text
 from mobisim.scenario.samples import with_samples
 
-PROFILE_KINDS = ("devices", "servers", "links", "models")
-
 
 def shipped(folder: str) -> Path:
     """The folder of shipped files: inside an installed package, beside it in a checkout."""
@@ -20,7 +18,7 @@ def shipped(folder: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """The names of all shipped profiles of a kind (one of PROFILE_KINDS)."""
+    """The names of all shipped profiles of a kind (devices, servers, links or models)."""
     return sorted(path.stem for path in (shipped("profiles") / kind).glob("*.yaml"))
 
 
