@@ -1,4 +1,4 @@
-"""The device's side of the timeline: the device itself, its uplink and its downlink.
+"""The device's side of the timeline.
 
 Actors are callbacks on SimPy events, which keeps one mini-batch at a handful of events. Rows leave
 in the order of their ends: each span is written at the moment it ends. The rules are DESIGN.md's.
@@ -6,14 +6,14 @@ in the order of their ends: each span is written at the moment it ends. The rule
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.link import Downlink, Uplink
 from mobisim.sim.server import Server
-from mobisim.sim.streams import Factor, factor_stream
-from mobisim.span import DOWNLOAD, ENCODE, FORWARD, LATENCY, NONE, QUEUE, TRANSFER, WAIT, Row
-from mobisim.world import Batch, Group, Part
+from mobisim.sim.streams import factor_stream
+from mobisim.span import ENCODE, FORWARD, NONE, WAIT, Row
+from mobisim.world import Group
 
 
 class Device:
@@ -114,122 +114,3 @@ class Device:
     def deliver(self) -> None:
         """The side network sets out to this device."""
         self.downlink.carry()
-
-
-class Uplink:
-    """Carries one message after the other; arrival comes a latency after the last byte left."""
-
-    def __init__(self, scene: Scene, device: Device) -> None:
-        self.scene, self.device = scene, device
-        self.actor = scene.world.actors.uplink(device.index)
-        self.messages: deque[tuple[int, Batch, Part, float]] = deque()  # the head is carried
-        self.since = 0.0
-        self.flying: deque[tuple[int, Batch, Part, float]] = deque()
-        self.last_arrival = 0.0
-        group = device.group
-        self.latency_s = group.latency_s
-        self.latency_factor: Factor | None = factor_stream(
-            scene.world.seed, f"uplink-{device.index}/latency", group.latency_distribution
-        )
-
-    def send(self, number: int, batch: Batch, part: Part, now: float) -> None:
-        """Take a message; carry it when those before it are through."""
-        self.messages.append((number, batch, part, now))
-        if len(self.messages) == 1:
-            self._carry(now)
-
-    def _carry(self, now: float) -> None:
-        number, _, part, since = self.messages[0]
-        if now > since:
-            self.scene.rows.append(self._row(QUEUE, since, now, number, part))
-        self.since = now
-        Alarm(self.scene.env, now + part.transfer_s, self.device.rank, self._carried)
-
-    def _carried(self, _: Any) -> None:
-        now = self.scene.env.now
-        number, batch, part, _since = self.messages.popleft()
-        self.scene.rows.append(self._row(TRANSFER, self.since, now, number, part, part.num_bytes))
-        if self.messages:
-            self._carry(now)
-        latency = self.latency_s
-        if latency == 0.0:
-            self.device.server.arrives(self.device, number, batch, now)
-            return
-        if self.latency_factor is not None:
-            latency *= self.latency_factor()
-        # Messages of one link arrive in the order in which they left, as on one TCP connection.
-        self.last_arrival = max(now + latency, self.last_arrival)
-        self.flying.append((number, batch, part, now))
-        Alarm(self.scene.env, self.last_arrival, self.device.rank, self._lands)
-
-    def _lands(self, _: Any) -> None:
-        now = self.scene.env.now
-        number, batch, part, since = self.flying.popleft()
-        self.scene.rows.append(self._row(LATENCY, since, now, number, part))
-        self.device.server.arrives(self.device, number, batch, now)
-
-    def _row(
-        self, kind: int, start: float, end: float, number: int, part: Part,
-        num_bytes: int = NONE, *, cut: bool = False,
-    ) -> Row:  # fmt: skip
-        return (
-            kind, self.actor, start, end, self.device.index, number, part.tap,
-            num_bytes, NONE, NONE, cut,
-        )  # fmt: skip
-
-    def open_rows(self, end: float) -> list[Row]:
-        """The rows of what is on the link, queued for it and in flight."""
-        carried = list(self.messages)[:1]
-        return [
-            *(self._row(TRANSFER, self.since, end, n, p, cut=True) for n, _, p, _ in carried),
-            *(self._row(QUEUE, s, end, n, p, cut=True) for n, _, p, s in list(self.messages)[1:]),
-            *(self._row(LATENCY, s, end, n, p, cut=True) for n, _, p, s in self.flying),
-        ]
-
-
-class Downlink:
-    """Brings the side network to a device once the last step is done."""
-
-    def __init__(self, scene: Scene, device: Device) -> None:
-        self.scene, self.device = scene, device
-        self.actor = scene.world.actors.downlink(device.index)
-        self.kind = NONE
-        self.since = 0.0
-
-    def carry(self) -> None:
-        """Set out with the side network."""
-        self.kind = DOWNLOAD
-        self.since = self.scene.env.now
-        arrival = self.since + self.device.group.download_s
-        Alarm(self.scene.env, arrival, self.device.rank, self._carried)
-
-    def _carried(self, _: Any) -> None:
-        self._write(self.device.group.download_bytes)
-        latency = self.device.group.latency_s
-        if latency == 0.0:
-            self.kind = NONE
-            return
-        factor = self.device.uplink.latency_factor
-        if factor is not None:
-            latency *= factor()
-        self.kind = LATENCY
-        Alarm(self.scene.env, self.since + latency, self.device.rank, self._lands)
-
-    def _lands(self, _: Any) -> None:
-        self._write(NONE)
-        self.kind = NONE
-
-    def _write(self, num_bytes: int) -> None:
-        now = self.scene.env.now
-        self.scene.rows.append(self._row(now, num_bytes, cut=False))
-        self.since = now
-
-    def _row(self, end: float, num_bytes: int, *, cut: bool) -> Row:
-        return (
-            self.kind, self.actor, self.since, end, self.device.index, NONE, NONE,
-            num_bytes, NONE, NONE, cut,
-        )  # fmt: skip
-
-    def open_rows(self, end: float) -> list[Row]:
-        """The row of what is under way."""
-        return [] if self.kind == NONE else [self._row(end, NONE, cut=True)]

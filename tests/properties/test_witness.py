@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import random_scenario, random_world, spans_of, world_of
 
-from mobisim.sim.device import Device, Uplink
+from mobisim.sim.device import Device
 from mobisim.sim.kernel import Alarm
+from mobisim.sim.link import Uplink
 from mobisim.sim.server import Server, Worker
 from mobisim.span import KINDS, Span
 from mobisim.world import World
