@@ -91,6 +91,46 @@ class FitError(Strict):
     left_out: Annotated[int, Field(ge=0)]
 
 
+Above = Annotated[float, Field(gt=0)]
+Times = Annotated[int, Field(ge=1)]
+
+
+class Spread(Strict):
+    """How far whole pieces of work vary: tenth and ninetieth percentile over the median."""
+
+    p10: Annotated[float, Field(gt=0, le=1)]
+    p90: Annotated[float, Field(ge=1)]
+    repeats: Times
+
+
+class Spreads(Strict):
+    """The spread of a mini-batch's forward and of its encoding, or of a server's whole step."""
+
+    forward: Spread | None = None
+    encode: Spread | None = None
+    step: Spread | None = None
+
+
+class Contention(Strict):
+    """Device and server on one machine: seconds beside the other over seconds alone.
+
+    `slowdown` is the median over interleaved pairs, `p10` and `p90` their percentiles; `beside`
+    says what ran on another core meanwhile.
+    """
+
+    slowdown: Sourced[Above]
+    p10: Above
+    p90: Above
+    repeats: Times
+    beside: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.p10 <= self.slowdown.value <= self.p90:
+            raise ValueError("expected: p10 <= slowdown <= p90")
+        return self
+
+
 class Measured(Machine):
     """A machine whose operators were timed by `mobisim profile`; `samples` holds what it took."""
 
@@ -107,6 +147,8 @@ class Measured(Machine):
     grid: str
     ranges: dict[str, tuple[int, int]]
     fit_error: FitError | None = None
+    spread: Spreads | None = None
+    contention: Contention | None = None
     num_samples: Annotated[int, Field(ge=1)]
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
 

@@ -114,3 +114,23 @@ def test_a_broken_description_is_refused_with_its_line(
     error = changed(own.parent / "bench.yaml", change)
     assert words in error
     assert "bench.yaml" in error
+
+
+CONTENTION = "contention: {slowdown: 1.08, p10: %s, p90: 1.2, repeats: 40, beside: 'a server'}\n"
+
+
+def test_a_profile_may_tell_its_slowdown_beside_another(own: Path) -> None:
+    """Median and percentiles of seconds beside the other program over seconds alone."""
+    bench = own.parent / "bench.yaml"
+    bench.write_text(bench.read_text("utf-8") + CONTENTION % 1.01, encoding="utf-8")
+    found = load(str(own)).devices[0].profile
+    assert isinstance(found, Measured)
+    assert found.contention is not None
+    assert found.contention.slowdown.value == 1.08
+
+
+def test_a_slowdown_outside_its_percentiles_is_refused(own: Path) -> None:
+    """The field is named."""
+    words = changed(own.parent / "bench.yaml", lambda text: text + CONTENTION % 1.1)
+    assert "bench.yaml:15: devices[0].profile.contention" in words
+    assert "p10 <= slowdown <= p90" in words
