@@ -34,7 +34,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
     if totals is None:
         timing, memory = NO_TIMING, prepared.memory.verdict
     else:
-        timing = timing_fields(world, totals) | energy_fields(scenario, world, totals)
+        timing = timing_fields(world, totals) | energy_fields(world, totals)
         backlog = by_group(world, totals.device_backlog.tolist())
         memory = prepared.memory.fields(backlog, totals.server_backlog)
     fields: dict[str, Any] = {

@@ -13,6 +13,7 @@ from mobisim.answer import ended_by, summarise
 from mobisim.manifest import manifest
 from mobisim.prepare import RESULTS, Options, Prepared, prepare
 from mobisim.report import results
+from mobisim.report.energy import Meter
 from mobisim.report.invariants import InvariantFold, check_summary
 from mobisim.report.metrics import MetricsFold, Totals
 from mobisim.report.summary import Summary
@@ -105,13 +106,13 @@ def _produce(prepared: Prepared, learning: Learning | None, aside: Path) -> Summ
 def _stream(prepared: Prepared, learning: Learning | None, aside: Path) -> Totals:
     """Simulate, learn and record, block by block."""
     world, planned = prepared.world, prepared.planned
-    metrics, invariants = MetricsFold(world), InvariantFold(world)
+    metrics, invariants, meter = MetricsFold(world), InvariantFold(world), Meter(world)
     with _writers(prepared, aside) as (spans, steps):
         for block, learned in _blocks(world, learning):
             columns = block.columns
             metrics.add(block)
             invariants.add(columns)
-            spans.add(columns)
+            spans.add(columns, meter.joules(columns))
             stepped = columns.batch[(columns.kind == STEP) & ~columns.cut]
             samples = planned.num_samples[stepped] if planned.samples else None
             steps.add(columns, samples, *learned)

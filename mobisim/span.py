@@ -28,11 +28,12 @@ KINDS = (
     "wait",  # an actor has nothing to do because something upstream is not there yet
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody
+    "pause",  # a device rests because its battery is low
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
-FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY = range(
-    len(KINDS)
-)
+(
+    FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
+) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
 WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD)
 

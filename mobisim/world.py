@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.cost.compute import BatchCost, batch_cost
+from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.profiles import FixedDevice, FixedServer
+from mobisim.scenario.profiles import DeviceProfile, FixedDevice, FixedServer
 from mobisim.scenario.quantities import Duration
 from mobisim.scenario.schema import DeviceGroup
 from mobisim.span import Actors
@@ -43,6 +44,22 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """A device's pace falls to `sustained` while it computes, with this time constant."""
+
+    sustained: float
+    time_constant_s: float
+
+
+@dataclass(frozen=True)
+class Contention:
+    """How many times as long device and worker take while both compute on one machine."""
+
+    device_slowdown: float
+    server_slowdown: float
+
+
+@dataclass(frozen=True)
 class Group:
     """What the devices of a group share.
 
@@ -64,6 +81,9 @@ class Group:
     forward_distribution: Distribution = "constant"
     encode_distribution: Distribution = "constant"
     latency_distribution: Distribution = "constant"
+    power: Power | None = None
+    heat: Heat | None = None
+    battery: Battery | None = None
 
     @property
     def largest_message(self) -> int:
@@ -86,6 +106,7 @@ class World:
     deliver: bool
     horizon_s: float | None
     step_distribution: Distribution = "constant"
+    contention: Contention | None = None
 
     @cached_property
     def actors(self) -> Actors:
@@ -163,7 +184,16 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         forward_distribution=_distribution(fixed.forward_s.value if fixed else None),
         encode_distribution=_distribution(fixed.encode_s.value if fixed else None),
         latency_distribution=link.latency.value.distribution,
+        power=power_of(group),
+        heat=_heat(profile),
+        battery=battery_of(group),
     )
+
+
+def _heat(profile: DeviceProfile) -> Heat | None:
+    if profile.heat is None:
+        return None
+    return Heat(profile.heat.sustained_clock.value, profile.heat.time_constant.value)
 
 
 def _batch(system: System, group: DeviceGroup, cost: BatchCost) -> Batch:

@@ -17,6 +17,7 @@ from mobisim.span import (
     ENCODE,
     FORWARD,
     LATENCY,
+    PAUSE,
     QUEUE,
     STEP,
     TRANSFER,
@@ -89,6 +90,8 @@ class BlameFold:
                 self._latency(row)
             elif kind == WAIT:
                 self._wait(row)
+            elif kind == PAUSE:
+                self._pause(row)
             elif kind == DOWNLOAD:
                 self._download(row)
             else:
@@ -145,6 +148,11 @@ class BlameFold:
             self.device[device] = self.credit[device]
         else:
             self.worker[actor] = (device, batch, self.message[device, batch, tap])
+
+    def _pause(self, row: Row) -> None:
+        _, _, start, end, device, *_ = row
+        before = self.device[device]
+        self.device[device] = before._replace(device=before.device + (end - start))
 
     def _worker_work(self, row: Row) -> None:
         kind, actor, start, end, device, batch, tap, *_ = row

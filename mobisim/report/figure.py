@@ -41,6 +41,7 @@ KIND_COLOUR = {
     "wait": "#efefef",
     "queue": "#b0b0b0",
     "latency": "#8c8c8c",
+    "pause": "#d6e6f4",
 }
 
 _STYLE = {

@@ -25,6 +25,7 @@ POINTS_PER_CHARACTER = 6.2
 MIN_EDGED_POINTS = 6.0  # a white edge would swallow narrower bars
 MIN_POINTS = 0.75  # thinner bars are widened to be seen, where so few of them lie in a row
 MAX_WIDENED = 80
+IDLE = ("wait", "pause")
 DARK_KINDS = frozenset({"forward", "step"})  # the numbers on these are white
 
 Depth = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -105,9 +106,9 @@ def _shortened(actor: str, limit: int = 18) -> str:
 
 
 def _draw_bars(canvas: Canvas, place: int, row: Row) -> None:
-    for kind in ("wait", *KINDS):  # idle time lies below all work
+    for kind in (*IDLE, *KINDS):  # idle time lies below all work
         spans = row.by_kind.get(kind, [])
-        if kind == "wait" or kind in WORK:
+        if kind in IDLE or kind in WORK:
             _bars(canvas, place, [span for span in spans if not (span.cut and kind in WORK)])
             _bars(canvas, place, [span for span in spans if span.cut and kind in WORK], "////")
         if kind in WORK:
@@ -202,7 +203,7 @@ def key(rows: Sequence[Row]) -> Key:
     """What there is to see in the rows: kinds of work and of waiting."""
     deepest = _deepest(rows)
     depths = ", ".join(f"{depth:,} at the {role}" for role, depth in deepest.items())
-    words = {"wait": "idle", "queue": f"waiting in line (up to {depths})"}
+    words = {"wait": "idle", "pause": "battery low", "queue": f"waiting in line (up to {depths})"}
     kinds = {kind for row in rows for kind in row.by_kind}
     entries = [
         (words.get(kind, kind.replace("_", " ")), KIND_COLOUR[kind], "")

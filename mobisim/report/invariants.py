@@ -19,6 +19,7 @@ from mobisim.span import (
     FORWARD,
     KINDS,
     NONE,
+    PAUSE,
     STEP,
     TRANSFER,
     WAIT,
@@ -134,7 +135,7 @@ class InvariantFold:
 
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
-        part_of_job = (columns.batch != NONE) & (columns.kind != WAIT) & ~columns.cut
+        part_of_job = (columns.batch != NONE) & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
         jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.roles)
         complete = jobs.stepped
         self.open = jobs.columns[~complete]

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from mobisim.report.blame import Blame, BlameFold
 from mobisim.span import (
     DEVICE,
+    DOWNLINK,
     DOWNLOAD,
     KINDS,
     LATENCY,
+    PAUSE,
     QUEUE,
     SERVER,
     STEP,
@@ -80,7 +82,8 @@ def _join(departures: deque[float], joins: float, leaves: float) -> int:
 class Totals:
     """What a run comes to.
 
-    Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s` is [actors], work only.
+    Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s`, work only, and
+    `carried_bytes`, of whole transfers, are [actors].
     """
 
     start: float
@@ -88,15 +91,25 @@ class Totals:
     num_spans: int
     num_steps: int
     num_cut: int
-    uplink_bytes: int
     uplink_payload_bytes: int
-    downlink_bytes: int
     num_transfers: int
     seconds: NDArray[np.float64]
     busy_s: NDArray[np.float64]
+    carried_bytes: NDArray[np.int64]
     device_backlog: NDArray[np.int64]
     server_backlog: int
     blame: Blame
+    roles: NDArray[np.int8]
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes that all uplinks carried."""
+        return int(self.carried_bytes[self.roles == UPLINK].sum())
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes that all downlinks carried."""
+        return int(self.carried_bytes[self.roles == DOWNLINK].sum())
 
     @property
     def makespan_s(self) -> float:
@@ -119,6 +132,7 @@ class Totals:
         return {
             **{kind: self._anywhere(kind) for kind in ("forward", "encode")},
             "device_wait": self._per_step(WAIT, DEVICE),
+            "device_pause": self._per_step(PAUSE, DEVICE),
             "uplink_queue": self._per_message(QUEUE, UPLINK),
             "transfer": self._anywhere("transfer"),
             "latency": self._per_message(LATENCY, UPLINK),
@@ -139,12 +153,13 @@ class MetricsFold:
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
         self.counts = {"spans": 0, "steps": 0, "cut": 0, "transfers": 0}
-        self.uplink_bytes = self.uplink_payload_bytes = self.downlink_bytes = 0
+        self.uplink_payload_bytes = 0
         self.group_of = world.group_of
         self.mtu_bytes = np.array([group.mtu_bytes for group in world.groups])
         self.overhead_bytes = np.array([group.overhead_bytes for group in world.groups])
         self.seconds = np.zeros(len(KINDS) * NUM_ROLES)
         self.busy_s = np.zeros(len(self.roles))
+        self.carried_bytes = np.zeros(len(self.roles), dtype=np.int64)
 
     def add(self, block: Block) -> Self:
         """Add a block of spans."""
@@ -158,11 +173,10 @@ class MetricsFold:
         self.counts["steps"] += int(((columns.kind == STEP) & whole).sum())
         sent = (columns.kind == TRANSFER) & whole
         self.counts["transfers"] += int(sent.sum())
-        carried = columns.num_bytes[sent]
-        self.uplink_bytes += int(carried.sum())
-        self.uplink_payload_bytes += int((carried - self._overhead(columns[sent])).sum())
-        brought = (columns.kind == DOWNLOAD) & whole
-        self.downlink_bytes += int(columns.num_bytes[brought].sum())
+        overhead = self._overhead(columns[sent])
+        self.uplink_payload_bytes += int((columns.num_bytes[sent] - overhead).sum())
+        carried = columns[sent | (columns.kind == DOWNLOAD) & whole]
+        np.add.at(self.carried_bytes, carried.actor, carried.num_bytes)
         cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
         self.seconds += np.bincount(cell, lasted, self.seconds.size)
         works = np.isin(columns.kind, WORK_KINDS)
@@ -186,12 +200,12 @@ class MetricsFold:
             num_spans=self.counts["spans"],
             num_steps=self.counts["steps"],
             num_cut=self.counts["cut"],
-            uplink_bytes=self.uplink_bytes,
             uplink_payload_bytes=self.uplink_payload_bytes,
-            downlink_bytes=self.downlink_bytes,
             num_transfers=self.counts["transfers"],
             seconds=self.seconds.reshape(len(KINDS), NUM_ROLES),
             busy_s=self.busy_s,
+            carried_bytes=self.carried_bytes,
+            roles=self.roles,
             device_backlog=np.array(self.backlog.device_peaks, dtype=np.int64),
             server_backlog=self.backlog.server_peak,
             blame=self.blame.final,

@@ -6,13 +6,12 @@ from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from mobisim.cost.energy import Energy, device_energy
 from mobisim.cost.memory import DeviceMemory, ServerMemory
+from mobisim.report.energy import Meter
 from mobisim.report.metrics import Totals
-from mobisim.scenario.schema import Scenario, Target
+from mobisim.scenario.schema import Target
 from mobisim.span import SERVER
 from mobisim.world import World
 
@@ -44,8 +43,9 @@ class Summary(_Record):
     """What summary.json holds. Times in seconds, sizes in bytes, energy in joules.
 
     `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
-    `uplink_payload_bytes` leaves the overhead out. Null means not known or not asked, and for
-    `makespan_s` also that the scenario does not fit.
+    `uplink_payload_bytes` leaves the overhead out. `battery_share` is what the device that used
+    most of its battery drew, in full charges and not counting a charger. Null means not known or
+    not asked, and for `makespan_s` also that the scenario does not fit.
     """
 
     schema_version: Literal[1] = 1
@@ -83,6 +83,7 @@ class Summary(_Record):
     server_memory_bytes: dict[str, int] | None
     energy_j: float | None
     energy_parts_j: dict[str, float] | None
+    battery_share: float | None
     padding_fraction: float | None
     stand_in: StandIn | None
     provenance_counts: dict[str, int]
@@ -133,6 +134,7 @@ NO_TIMING: dict[str, object] = {
     "utilisation": {},
     "energy_j": None,
     "energy_parts_j": None,
+    "battery_share": None,
 }
 
 
@@ -146,19 +148,15 @@ def utilisation(world: World, totals: Totals) -> dict[str, float]:
     return {actors.names[code]: float(totals.busy_s[code]) / makespan for code in codes.tolist()}
 
 
-def energy_fields(scenario: Scenario, world: World, totals: Totals) -> dict[str, object]:
-    """Joules of all devices together; null where a profile states no power."""
-    found: list[Energy] = []
-    for index, group in enumerate(scenario.devices):
-        mine = np.flatnonzero(world.group_of == index)
-        busy, sending = _sum(totals.busy_s, mine), _sum(totals.busy_s, mine + len(world.group_of))
-        energy = device_energy(group, totals.makespan_s * group.count, busy, sending)
-        if energy is None:
-            return {"energy_j": None, "energy_parts_j": None}
-        found.append(energy)
-    parts = {name: sum(getattr(e, name) for e in found) for name in ("idle", "compute", "radio")}
-    return {"energy_j": sum(parts.values()), "energy_parts_j": parts}
-
-
-def _sum(values: NDArray[np.float64], index: NDArray[np.intp]) -> float:
-    return float(values[index].sum())
+def energy_fields(world: World, totals: Totals) -> dict[str, object]:
+    """Joules of all devices together, and the largest share of a battery that one of them used."""
+    usage = Meter(world).usage(totals)
+    if usage is None:
+        return dict.fromkeys(("energy_j", "energy_parts_j", "battery_share"))
+    parts = {name: float(getattr(usage, name).sum()) for name in ("idle", "compute", "radio")}
+    shares = usage.battery_share[~np.isnan(usage.battery_share)]
+    return {
+        "energy_j": sum(parts.values()),
+        "energy_parts_j": parts,
+        "battery_share": float(shares.max()) if len(shares) else None,
+    }

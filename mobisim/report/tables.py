@@ -30,6 +30,7 @@ SPANS = pa.schema(
         pa.field("version_read", pa.int64()),
         pa.field("version_written", pa.int64()),
         pa.field("cut", pa.bool_(), nullable=False),
+        pa.field("energy_j", pa.float64()),
     ]
 )
 
@@ -79,8 +80,8 @@ class SpanWriter(_TableWriter):
         super().__init__(path, SPANS)
         self._names = (_words(KINDS), _words(actors))
 
-    def add(self, columns: SpanColumns) -> None:
-        """Append a block of spans."""
+    def add(self, columns: SpanColumns, energy_j: NDArray[np.float64] | None = None) -> None:
+        """Append a block of spans; `energy_j` holds one value per span, NaN for none."""
         kinds, actors = self._names
         plain = [getattr(columns, field.name) for field in fields(columns)[2:]]
         self._write(
@@ -89,6 +90,7 @@ class SpanWriter(_TableWriter):
                 pa.DictionaryArray.from_arrays(_array(columns.actor), actors),
                 *(_array(column, column != NONE) for column in plain[:-1]),
                 _array(columns.cut),
+                _or_nulls(energy_j, len(columns), np.float64),
             ]
         )
 
@@ -167,7 +169,7 @@ def read_spans(path: Path) -> Iterator[SpanColumns]:
 
 
 def _columns(table: pa.Table) -> SpanColumns:
-    columns = (table.column(name).combine_chunks() for name in table.column_names)
+    columns = (table.column(field.name).combine_chunks() for field in fields(SpanColumns))
     return SpanColumns(*(_values(c, t) for c, t in zip(columns, DTYPES, strict=True)))
 
 

@@ -12,6 +12,7 @@ from mobisim.scenario.quantities import (
     ByteCount,
     Compute,
     Duration,
+    Energy,
     PositiveByteCount,
     PositiveDuration,
     PowerOrZero,
@@ -21,6 +22,7 @@ from mobisim.scenario.quantities import (
     SizeOrZero,
     Sourced,
     Strict,
+    Time,
     TimeOrZero,
     is_number,
     problem_of,
@@ -52,18 +54,33 @@ class Profile(Strict):
     description: str = ""
 
 
+class Heat(Strict):
+    """What warmth takes from a machine that cannot shed it.
+
+    Under steady load its pace falls from 1 towards `sustained_clock` with `time_constant`, and
+    comes back at rest.
+    """
+
+    sustained_clock: Sourced[Annotated[float, Field(gt=0, le=1)]]
+    time_constant: Sourced[Time]
+
+
 class Machine(Profile):
-    """What devices and servers share: memory and power, where stated."""
+    """What devices and servers share: memory and power, and heat and a battery, where stated."""
 
     memory: Sourced[Size] | None = None
     runtime_memory: Sourced[SizeOrZero] | None = None
     idle_power: Sourced[PowerOrZero] | None = None
     load_power: Sourced[PowerOrZero] | None = None
+    heat: Heat | None = None
+    battery: Sourced[Energy] | None = None
 
     @model_validator(mode="after")
     def _both_powers(self) -> Self:
         if (self.idle_power is None) != (self.load_power is None):
             raise ValueError("expected: idle_power and load_power together, or neither")
+        if self.idle_power and self.load_power and self.idle_power.value > self.load_power.value:
+            raise problem_of("load_power", "expected: at least idle_power")
         return self
 
 

@@ -21,6 +21,7 @@ from mobisim.errors import nearest
 from mobisim.units import (
     BANDWIDTH,
     COMPUTE,
+    ENERGY,
     POWER,
     POWER_PER_RATE,
     RATE,
@@ -142,6 +143,7 @@ Size = Annotated[float, Quantity(SIZE)]
 SizeOrZero = Annotated[float, Quantity(SIZE, zero=True)]
 Bandwidth = Annotated[float, Quantity(BANDWIDTH)]
 Compute = Annotated[float, Quantity(COMPUTE)]
+Energy = Annotated[float, Quantity(ENERGY)]
 PowerOrZero = Annotated[float, Quantity(POWER, zero=True)]
 PowerPerRate = Annotated[float, Quantity(POWER_PER_RATE, zero=True)]
 ByteCount = Annotated[int, _ByteCount()]

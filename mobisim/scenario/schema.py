@@ -18,7 +18,13 @@ from mobisim.scenario.profiles import (
     ModelProfile,
     ServerProfile,
 )
-from mobisim.scenario.quantities import PositiveByteCount, Strict, Time, problem_of
+from mobisim.scenario.quantities import (
+    PositiveByteCount,
+    PowerOrZero,
+    Strict,
+    Time,
+    problem_of,
+)
 
 SCHEMA_VERSION = 1
 
@@ -130,6 +136,41 @@ class Training(Strict):
         return self
 
 
+class WhenLow(Strict):
+    """What a device does while its battery is below a share of its capacity.
+
+    `pause`: it rests until the charge is back at `resume`. `slow`: it works the share `duty` of
+    the time and rests in between.
+    """
+
+    below: Annotated[float, Field(gt=0, lt=1)]
+    rule: Literal["pause", "slow"]
+    resume: Annotated[float, Field(gt=0, le=1)] | None = None
+    duty: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _rule_has_its_number(self) -> Self:
+        needed, other = ("resume", "duty") if self.rule == "pause" else ("duty", "resume")
+        if getattr(self, needed) is None:
+            raise problem_of(needed, f"this key is missing; rule: {self.rule} needs it")
+        if getattr(self, other) is not None:
+            raise problem_of(other, f"this goes with the other rule, not with {self.rule}")
+        if self.resume is not None and self.resume <= self.below:
+            raise problem_of("resume", "expected: a share above `below`")
+        return self
+
+
+class BatteryUse(Strict):
+    """How a device's battery stands at the start, what charges it, and what a low one means.
+
+    `charge` is a share of the profile's capacity, `charger` the power that flows into the battery.
+    """
+
+    charge: Annotated[float, Field(gt=0, le=1)] = 1.0
+    charger: PowerOrZero = 0.0
+    when_low: WhenLow | None = None
+
+
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own."""
 
@@ -137,13 +178,42 @@ class DeviceGroup(Strict):
     link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
+    battery: BatteryUse | None = None
+
+    @model_validator(mode="after")
+    def _battery_is_known(self) -> Self:
+        use = self.battery
+        if use is None:
+            return self
+        missing = next((k for k in ("battery", "idle_power") if not getattr(self.profile, k)), None)
+        if missing is not None:
+            raise problem_of("battery", f"the device's profile must state {missing} for this")
+        assert self.profile.idle_power is not None
+        pauses = use.when_low is not None and use.when_low.rule == "pause"
+        if pauses and use.charger <= self.profile.idle_power.value:
+            raise problem_of(
+                "battery", "a paused device would never go on; expected: a charger above idle_power"
+            )
+        return self
 
 
 class Server(Strict):
-    """The trainer of the side network; its workers share one first-come queue."""
+    """The trainer of the side network; its workers share one first-come queue.
+
+    `colocated`: the one device and the one worker compute on one machine, and slow each other
+    down as their profiles measured.
+    """
 
     profile: Annotated[ServerProfile, Nameable("servers")]
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
+    colocated: bool = False
+
+    @model_validator(mode="after")
+    def _stays_cool(self) -> Self:
+        for key in ("heat", "battery"):
+            if getattr(self.profile, key) is not None:
+                raise problem_of("profile", f"{key} is known of devices only, not of a server")
+        return self
 
 
 class Scenario(Strict):
@@ -164,6 +234,18 @@ class Scenario(Strict):
     devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
     server: Server
     horizon: Time | None = None
+
+    @property
+    def contention(self) -> tuple[Contention, Contention] | None:
+        """What device and server measured of their slowdown on one machine, where they share it."""
+        device, server = self.devices[0].profile, self.server.profile
+        if not self.server.colocated:
+            return None
+        assert isinstance(device, Measured)
+        assert isinstance(server, Measured)
+        assert device.contention is not None
+        assert server.contention is not None
+        return device.contention, server.contention
 
     @property
     def num_devices(self) -> int:
@@ -200,6 +282,23 @@ class Scenario(Strict):
                 "this key is missing; batch_size and sequence_length may be absent, both, only "
                 "where every profile is fixed and wire.payload_bytes is stated",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _contention_is_known(self) -> Self:
+        if not self.server.colocated:
+            return self
+        profiles = self.devices[0].profile, self.server.profile
+        if self.num_devices > 1 or self.server.workers > 1:
+            raise problem_of("server", "colocated is known of one device and one worker only")
+        if any(getattr(profile, "contention", None) is None for profile in profiles):
+            raise problem_of(
+                "server",
+                "colocated needs device and server profiles that state a measured contention; "
+                "take them with mobisim profile --contention",
+            )
+        if profiles[0].heat is not None:
+            raise problem_of("server", "colocated with a device that states heat is not covered")
         return self
 
     @model_validator(mode="after")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.battery import Charge
+from mobisim.sim.heat import Warmth
+from mobisim.sim.kernel import Alarm, Callback
 from mobisim.sim.link import Downlink, Uplink
+from mobisim.sim.machine import DEVICE_SIDE
+from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.sim.streams import factor_stream
-from mobisim.span import ENCODE, FORWARD, NONE, WAIT, Row
+from mobisim.span import ENCODE, FORWARD, NONE, PAUSE, WAIT, Row
 from mobisim.world import Group
 
 
@@ -30,6 +34,8 @@ class Device:
         self.steps_started = 0
         self.doing = NONE
         self.since = 0.0
+        self.warmth = Warmth(group.heat) if group.heat is not None else None
+        self.charge = _charge(group)
         seed = scene.world.seed
         self.forward_factor = factor_stream(
             seed, f"device-{index}/forward", group.forward_distribution
@@ -50,7 +56,7 @@ class Device:
         self.part = 0
         self.since = self.scene.env.now
         if self._has_credit():
-            self._forward()
+            self._begin()
         else:
             self.doing = WAIT
 
@@ -65,6 +71,26 @@ class Device:
             if now > self.since:
                 self.scene.rows.append(self.open_row(now, cut=False))
                 self.since = now
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin the mini-batch, unless the battery asks for rest first."""
+        if self.charge is not None:
+            until = self.charge.rest_until(self.since)
+            if until > self.since:
+                self.doing = PAUSE
+                Alarm(self.scene.env, until, self.rank, self._rested)
+                return
+            self.charge.begins()
+        self._forward()
+
+    def _rested(self, _: Any) -> None:
+        self._write()
+        assert self.charge is not None
+        if self.charge.looks_again:
+            self._begin()
+        else:
+            self.charge.begins()
             self._forward()
 
     def _forward(self) -> None:
@@ -72,10 +98,19 @@ class Device:
         duration = self.batch.parts[self.part].forward_s
         if self.forward_factor is not None:
             duration *= self.forward_factor()
-        Alarm(self.scene.env, self.since + duration, self.rank, self._forward_ends)
+        self._compute(duration, self._forward_ends)
+
+    def _compute(self, duration: float, then: Callback) -> None:
+        """Compute for a while: as long as stated when cold, charged and alone on the machine."""
+        if self.warmth is not None:
+            duration = self.warmth.lasts(self.since, duration)
+        if self.scene.machine is None:
+            Alarm(self.scene.env, self.since + duration, self.rank, then)
+        else:
+            self.scene.machine.begin(DEVICE_SIDE, duration, self.rank, then)
 
     def _forward_ends(self, _: Any) -> None:
-        now = self._write()
+        now = self._computed()
         duration = self.batch.parts[self.part].encode_s
         if duration == 0.0:
             self._send(now)
@@ -83,10 +118,15 @@ class Device:
         if self.encode_factor is not None:
             duration *= self.encode_factor()
         self.doing = ENCODE
-        Alarm(self.scene.env, now + duration, self.rank, self._encode_ends)
+        self._compute(duration, self._encode_ends)
 
     def _encode_ends(self, _: Any) -> None:
-        self._send(self._write())
+        self._send(self._computed())
+
+    def _computed(self) -> float:
+        if self.charge is not None:
+            self.charge.computes(self.since, self.scene.env.now)
+        return self._write()
 
     def _write(self) -> float:
         now = self.scene.env.now
@@ -105,7 +145,7 @@ class Device:
 
     def open_row(self, end: float, *, cut: bool) -> Row:
         """The row of what the device is doing."""
-        tap = NONE if self.doing == WAIT else self.batch.parts[self.part].tap
+        tap = NONE if self.doing in (WAIT, PAUSE) else self.batch.parts[self.part].tap
         return (
             self.doing, self.index, self.since, end, self.index, self.number, tap,
             NONE, NONE, NONE, cut,
@@ -114,3 +154,11 @@ class Device:
     def deliver(self) -> None:
         """The side network sets out to this device."""
         self.downlink.carry()
+
+
+def _charge(group: Group) -> Charge | None:
+    """The battery's charge, where a low one changes what the device does."""
+    if group.battery is None:
+        return None
+    assert group.power is not None
+    return Charge(group.battery, group.power)

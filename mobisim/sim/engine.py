@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from simpy.core import EmptySchedule
 
 from mobisim.sim.device import Device
-from mobisim.sim.kernel import Scene
+from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.span import NONE, Block, Row
 from mobisim.world import World

@@ -9,9 +9,6 @@ from typing import Any
 import simpy
 from simpy.events import EventPriority
 
-from mobisim.span import Row
-from mobisim.world import World
-
 Callback = Callable[[Any], None]
 
 
@@ -42,11 +39,6 @@ class Alarm(simpy.Event):
         self._ok = True
         clock.schedule_at(self, at, rank)
 
-
-class Scene:
-    """What all actors share: the clock, the rows written so far, the world."""
-
-    def __init__(self, world: World) -> None:
-        self.env = Clock()
-        self.world = world
-        self.rows: list[Row] = []
+    def cancel(self) -> None:
+        """Ring for nobody."""
+        self.callbacks = []

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.battery import Charge
+from mobisim.sim.kernel import Alarm
+from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
 from mobisim.sim.streams import Factor, factor_stream
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, TRANSFER, Row
@@ -22,6 +24,7 @@ class Owner(Client, Protocol):
     group: Group
     server: Server
     uplink: Uplink
+    charge: Charge | None
 
 
 class Uplink:
@@ -57,6 +60,8 @@ class Uplink:
         now = self.scene.env.now
         number, batch, part, _since = self.messages.popleft()
         self.scene.rows.append(self._row(TRANSFER, self.since, now, number, part, part.num_bytes))
+        if self.device.charge is not None:
+            self.device.charge.sends(now - self.since, part.num_bytes)
         if self.messages:
             self._carry(now)
         latency = self.latency_s

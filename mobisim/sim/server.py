@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
-from mobisim.sim.kernel import Alarm, Scene
+from mobisim.sim.kernel import Alarm
+from mobisim.sim.machine import SERVER_SIDE
+from mobisim.sim.scene import Scene
 from mobisim.sim.streams import factor_stream
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
 from mobisim.world import Batch
@@ -168,7 +170,11 @@ class Worker:
             then(None)
             return
         self.doing = kind
-        Alarm(self.scene.env, self.since + duration * self.factor, self.index, then)
+        duration *= self.factor
+        if self.scene.machine is None:
+            Alarm(self.scene.env, self.since + duration, self.index, then)
+        else:
+            self.scene.machine.begin(SERVER_SIDE, duration, self.index, then)
 
     def _stepped(self, _: Any) -> None:
         self.server.version += 1
