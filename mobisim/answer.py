@@ -10,6 +10,7 @@ from mobisim.prepare import Prepared
 from mobisim.report.metrics import Totals
 from mobisim.report.summary import NO_TIMING, Summary, energy_fields, timing_fields
 from mobisim.scenario.provenance import count_sorts, origins
+from mobisim.scenario.schema import Scenario
 from mobisim.workload import metric_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "provenance_counts": count_sorts(origins(scenario)),
         "extrapolated": prepared.extrapolated,
     }
-    return Summary(**fields, warnings=_warnings(fields, learning))
+    return Summary(**fields, warnings=_warnings(scenario, fields, learning))
 
 
 def _learning_fields(prepared: Prepared, learning: Learning | None) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _warnings(fields: dict[str, Any], learning: Learning | None) -> list[str]:
+def _warnings(scenario: Scenario, fields: dict[str, Any], learning: Learning | None) -> list[str]:
     found = []
     if learning is not None and learning.diverged_at is not None:
         found.append(
@@ -85,6 +86,9 @@ def _warnings(fields: dict[str, Any], learning: Learning | None) -> list[str]:
             f"{padding * 100:.0f} % of the tokens sent are padding; "
             "training.padding: longest or none sends fewer"
         )
+    silent = [group for group in scenario.devices if group.link.radio is None]
+    if silent and fields["energy_j"] is not None:
+        found.append(f"energy leaves out the radio of link {silent[0].link.name}: none is stated")
     if fields["ended_by"] == "horizon":
         found.append("the horizon ended the run before all mini-batches were stepped")
     return found

@@ -14,9 +14,9 @@ from mobisim.cost.compute import BatchCost, batch_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.profiles import DeviceProfile, FixedDevice, FixedServer
+from mobisim.scenario.profiles import DeviceProfile, FixedDevice, FixedServer, Measured
 from mobisim.scenario.quantities import Duration
-from mobisim.scenario.schema import DeviceGroup
+from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.span import Actors
 
 Distribution = Literal["constant", "exponential"]
@@ -155,7 +155,17 @@ def build(system: System, workload: Workload) -> World:
         deliver=scenario.deliver != "none",
         horizon_s=scenario.horizon,
         step_distribution=_distribution(steps),
+        contention=_contention(scenario) if scenario.server.colocated else None,
     )
+
+
+def _contention(scenario: Scenario) -> Contention:
+    device, server = scenario.devices[0].profile, scenario.server.profile
+    assert isinstance(device, Measured)
+    assert isinstance(server, Measured)
+    assert device.contention is not None
+    assert server.contention is not None
+    return Contention(device.contention.slowdown.value, server.contention.slowdown.value)
 
 
 def _distribution(duration: Duration | None) -> Distribution:

@@ -12,13 +12,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from mobisim.scenario.profiles import FixedDevice, FixedServer
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.span import KIND_CODE, NONE, Row, Span
-from mobisim.world import Batch, Group, Part, World
+from mobisim.world import Batch, Group, Heat, Part, World
 
 
 def simulate(world: World) -> list[Span]:
@@ -80,6 +81,13 @@ class Device:
     in_flight: list[Work] = field(default_factory=list)
     last_arrival: float = 0.0
     receiving: Work | None = None
+    heat: float = 0.0
+    heat_known_at: float = 0.0
+    charge_j: float = 0.0
+    looked_at: float = 0.0
+    compute: list[tuple[float, float]] = field(default_factory=list)  # since the last look
+    sent: list[tuple[float, int]] = field(default_factory=list)  # since the last look
+    batch_compute: list[tuple[float, float]] = field(default_factory=list)
 
     def numbers(self, batch: int) -> Batch:
         """The times and sizes of a mini-batch."""
@@ -94,6 +102,18 @@ class Worker:
     index: int
     job: Job | None = None
     doing: Work | None = None
+
+
+@dataclass
+class Piece:
+    """Work under way on a machine that device and worker share."""
+
+    left: float
+    since: float
+    slowdown: float
+    rank: int
+    handle: Callable[[], None]
+    times_set: int = 0
 
 
 class Engine:
@@ -113,6 +133,10 @@ class Engine:
         self.steps_done = 0
         self.steps_due = sum(group.num_batches for group in groups)
         self.streams: dict[str, np.random.Generator] = {}
+        self.computing: dict[str, Piece] = {}
+        for device in self.devices:
+            if device.group.battery is not None:
+                device.charge_j = device.group.battery.charge_j
 
     def run(self) -> list[Row]:
         """Handle what ends, in order, up to the horizon."""
@@ -161,30 +185,130 @@ class Engine:
         if device.part == 0 and needed >= device.taken_up:
             device.doing = Work("wait", device.index, self.now, device.index, device.batch)
             return
+        if device.part == 0 and self.rests(device):
+            return
+        self.forward_begins(device)
+
+    def rests(self, device: Device) -> bool:
+        """Look at the battery; whether it asks for rest."""
+        battery, power = device.group.battery, device.group.power
+        if battery is None:
+            return False
+        assert power is not None
+        computed = sum(end - start for start, end in device.compute)
+        radio = sum(power.radio_w * s + power.radio_j_per_bit * 8 * size for s, size in device.sent)
+        gained = (battery.charger_w - power.idle_w) * (self.now - device.looked_at)
+        drawn = (power.load_w - power.idle_w) * computed + radio
+        device.charge_j = min(battery.capacity_j, device.charge_j + gained - drawn)
+        device.looked_at, device.compute, device.sent = self.now, [], []
+        if device.charge_j >= battery.low_j:
+            return False
+        if battery.duty is None:
+            missing = battery.resume_j - device.charge_j
+            until = self.now + missing / (battery.charger_w - power.idle_w)
+        elif device.batch_compute:
+            worked = sum(end - start for start, end in device.batch_compute)
+            until = device.batch_compute[-1][1] + worked * (1 / battery.duty - 1)
+        else:
+            return False
+        if until <= self.now:
+            return False
+        device.doing = Work("pause", device.index, self.now, device.index, device.batch)
+        self.at_device(until, device, lambda: self.rest_ends(device))
+        return True
+
+    def rest_ends(self, device: Device) -> None:
+        """Look again, or after a rest of stated length begin."""
+        assert device.doing is not None
+        self.write(device.doing)
+        battery = device.group.battery
+        assert battery is not None
+        if battery.duty is not None or not self.rests(device):
+            self.forward_begins(device)
+
+    def forward_begins(self, device: Device) -> None:
+        """The next part's forward."""
+        if device.part == 0:
+            device.batch_compute = []
         part = device.numbers(device.batch).parts[device.part]
         device.doing = Work("forward", device.index, self.now, device.index, device.batch, part.tap)
         factor = self.factor(device.group.forward_distribution, f"device-{device.index}/forward")
-        self.at_device(
-            self.now + part.forward_s * factor, device, lambda: self.forward_ends(device, part)
-        )
+        self.compute(device, part.forward_s * factor, lambda: self.forward_ends(device, part))
+
+    def compute(self, device: Device, length: float, handle: Callable[[], None]) -> None:
+        """A device's piece of work, warm or cold, alone on its machine or not."""
+        heat = device.group.heat
+        if heat is not None:
+            length = self.warmed(device, heat, length)
+        rank = len(self.workers) + device.index
+        self.on_machine("device", length, rank, handle)
+
+    def warmed(self, device: Device, heat: Heat, length: float) -> float:
+        """How long a piece lasts, by bisection; the device is warmer after it."""
+        tau, share = heat.time_constant_s, heat.sustained
+        before = device.heat * math.exp(-(self.now - device.heat_known_at) / tau)
+
+        def done(after: float) -> float:
+            fading = tau * (1 - math.exp(-after / tau))
+            return share * after + (1 - share) * (1 - before) * fading
+
+        low, high = length, length / share
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if done(middle) < length else (low, middle)
+        device.heat = 1 + (before - 1) * math.exp(-high / tau)
+        device.heat_known_at = self.now + high
+        return high
+
+    def on_machine(self, side: str, length: float, rank: int, handle: Callable[[], None]) -> None:
+        """Work that the other side of a shared machine slows down while it works, too."""
+        if self.world.contention is None:
+            self.at(self.now + length, rank, handle)
+            return
+        self.computing[side] = Piece(length, self.now, 1.0, rank, handle)
+        self.set_paces()
+
+    def set_paces(self) -> None:
+        """One side has begun or ended: both go on at the pace that this gives them."""
+        contention = self.world.contention
+        assert contention is not None
+        slowdowns = {"device": contention.device_slowdown, "server": contention.server_slowdown}
+        for side, piece in self.computing.items():
+            piece.left -= (self.now - piece.since) / piece.slowdown
+            piece.since = self.now
+            piece.slowdown = slowdowns[side] if len(self.computing) == 2 else 1.0
+            piece.times_set += 1
+            ends = partial(self.piece_ends, side, piece, piece.times_set)
+            self.at(self.now + piece.left * piece.slowdown, piece.rank, ends)
+
+    def piece_ends(self, side: str, piece: Piece, number: int) -> None:
+        """The end of a piece, unless its pace has changed since this end was foreseen."""
+        if piece.times_set != number or self.computing.get(side) is not piece:
+            return
+        del self.computing[side]
+        self.set_paces()
+        piece.handle()
 
     def forward_ends(self, device: Device, part: Part) -> None:
         """Encode, where that takes time."""
-        assert device.doing is not None
-        self.write(device.doing)
+        self.has_computed(device)
         if part.encode_s == 0:
             self.part_is_ready(device, part)
             return
         device.doing = Work("encode", device.index, self.now, device.index, device.batch, part.tap)
         factor = self.factor(device.group.encode_distribution, f"device-{device.index}/encode")
-        self.at_device(
-            self.now + part.encode_s * factor, device, lambda: self.encode_ends(device, part)
-        )
+        self.compute(device, part.encode_s * factor, lambda: self.encode_ends(device, part))
+
+    def has_computed(self, device: Device) -> None:
+        """Write what the device did."""
+        assert device.doing is not None
+        self.write(device.doing)
+        for record in (device.compute, device.batch_compute):
+            record.append((device.doing.start, self.now))
 
     def encode_ends(self, device: Device, part: Part) -> None:
         """The message is there."""
-        assert device.doing is not None
-        self.write(device.doing)
+        self.has_computed(device)
         self.part_is_ready(device, part)
 
     def part_is_ready(self, device: Device, part: Part) -> None:
@@ -224,6 +348,7 @@ class Engine:
         """The link takes the next message; this one travels on."""
         assert device.carrying is not None
         self.write(device.carrying)
+        device.sent.append((self.now - device.carrying.start, device.carrying.num_bytes))
         device.carrying = None
         if device.queued:
             self.transfer_begins(device, device.queued.popleft())
@@ -342,7 +467,7 @@ class Engine:
     def work(self, worker: Worker, kind: str, length: float, handle: Callable[[], None]) -> None:
         """A worker's piece of work."""
         worker.doing = self.working(worker, kind)
-        self.at(self.now + length, worker.index, handle)
+        self.on_machine("server", length, worker.index, handle)
 
     def working(self, worker: Worker, kind: str) -> Work:
         """What a worker does for its mini-batch from now on."""

@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mobisim.cost.energy import Battery, Power
 from mobisim.cost.system import System
 from mobisim.scenario.load import loads
 from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import BLOCK_ROWS, simulate
 from mobisim.span import NONE, Block, Row, Span, SpanColumns
 from mobisim.workload import plan
-from mobisim.world import Batch, Distribution, Group, Part, World, build
+from mobisim.world import (
+    Batch,
+    Contention,
+    Distribution,
+    Group,
+    Heat,
+    Part,
+    World,
+    build,
+)
 
 # Sums of dyadic times are exact, so that these tie often; of tenths some nearly tie.
 DYADIC = (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0)
@@ -218,6 +228,35 @@ def _random_batch(choose: Random, times: _Times, num_taps: int, rate: float) -> 
             for tap, size in zip(taps, sizes, strict=True)
         ),
         step_s=times.one(),
+    )
+
+
+def in_conditions(choose: Random, world: World) -> World:
+    """The same world with devices that warm up and run low, or on one machine with the worker."""
+    groups = tuple(_in_conditions(choose, group) for group in world.groups)
+    if len(groups) == world.num_workers == groups[0].count == 1 and choose.random() < 0.5:
+        contention = Contention(choose.uniform(1, 3), choose.uniform(1, 3))
+        return replace(world, contention=contention)
+    return replace(world, groups=groups)
+
+
+def _in_conditions(choose: Random, group: Group) -> Group:
+    capacity = choose.uniform(5.0, 60.0)
+    below = choose.uniform(0.2, 0.8)
+    heat = Heat(choose.uniform(0.2, 1.0), choose.uniform(0.2, 20.0))
+    battery = Battery(
+        capacity_j=capacity,
+        charge_j=capacity * choose.uniform(0.1, 1.0),
+        charger_w=choose.uniform(1.5, 3.0),
+        low_j=capacity * below,
+        resume_j=capacity * choose.uniform(below + 0.01, 1.0),
+        duty=choose.choice([None, 0.3, 0.7]),
+    )
+    return replace(
+        group,
+        power=Power(1.0, 5.0, choose.uniform(0.0, 2.0), choose.uniform(0.0, 1e-3)),
+        heat=choose.choice([None, heat]),
+        battery=choose.choice([None, battery]),
     )
 
 

@@ -246,6 +246,16 @@ def _energy(summary: Summary) -> Lines:
         yield _row("devices", in_unit(energy))
         if summary.get("energy_parts_j"):
             yield _row("", _itemised(summary["energy_parts_j"], in_unit), "dim")
+    share = summary.get("battery_share")
+    if share is not None:
+        yield _row("battery", *_charges(share))
+
+
+def _charges(share: float) -> tuple[str, str]:
+    """What a run takes of the battery that it uses most."""
+    if share > 1:
+        return f"{share:.1f} full charges: it needs a charger", "yellow"
+    return f"{percent(share)} of a full charge", ""
 
 
 def _watt_hours(joules: float) -> str:

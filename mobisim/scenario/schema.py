@@ -15,6 +15,7 @@ from mobisim.scenario.profiles import (
     FixedDevice,
     FixedServer,
     LinkProfile,
+    Measured,
     ModelProfile,
     ServerProfile,
 )
@@ -216,6 +217,10 @@ class Server(Strict):
         return self
 
 
+def _knows_contention(profile: DeviceProfile | ServerProfile) -> bool:
+    return isinstance(profile, Measured) and profile.contention is not None
+
+
 class Scenario(Strict):
     """Devices, their links and a server, one model and method, and what is to be learned."""
 
@@ -234,18 +239,6 @@ class Scenario(Strict):
     devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
     server: Server
     horizon: Time | None = None
-
-    @property
-    def contention(self) -> tuple[Contention, Contention] | None:
-        """What device and server measured of their slowdown on one machine, where they share it."""
-        device, server = self.devices[0].profile, self.server.profile
-        if not self.server.colocated:
-            return None
-        assert isinstance(device, Measured)
-        assert isinstance(server, Measured)
-        assert device.contention is not None
-        assert server.contention is not None
-        return device.contention, server.contention
 
     @property
     def num_devices(self) -> int:
@@ -288,16 +281,16 @@ class Scenario(Strict):
     def _contention_is_known(self) -> Self:
         if not self.server.colocated:
             return self
-        profiles = self.devices[0].profile, self.server.profile
+        device, server = self.devices[0].profile, self.server.profile
         if self.num_devices > 1 or self.server.workers > 1:
             raise problem_of("server", "colocated is known of one device and one worker only")
-        if any(getattr(profile, "contention", None) is None for profile in profiles):
+        if not (_knows_contention(device) and _knows_contention(server)):
             raise problem_of(
                 "server",
                 "colocated needs device and server profiles that state a measured contention; "
                 "take them with mobisim profile --contention",
             )
-        if profiles[0].heat is not None:
+        if device.heat is not None:
             raise problem_of("server", "colocated with a device that states heat is not covered")
         return self
 

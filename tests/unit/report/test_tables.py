@@ -22,7 +22,8 @@ tap: int16
 num_bytes: int64
 version_read: int64
 version_written: int64
-cut: bool not null"""
+cut: bool not null
+energy_j: double"""
 
 PUBLISHED_STEPS = """\
 step: int64 not null

@@ -1,0 +1,80 @@
+"""Heat, low batteries and a shared machine: both engines agree, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import numpy as np
+import pytest
+import witness
+from worlds import columns_of, in_conditions, random_world, spans_of, without_horizon
+
+from mobisim.report.invariants import InvariantFold
+from mobisim.report.metrics import MetricsFold
+from mobisim.span import DEVICE, KINDS, PAUSE, Block, Span
+from mobisim.world import World
+
+SWEEP = range(400)
+
+
+def _world(seed: int) -> World:
+    choose = Random(seed)
+    return in_conditions(choose, random_world(choose))
+
+
+def _sorted(spans: list[Span]) -> list[Span]:
+    """Instants may differ in the last digits, and so may the order of rows."""
+    return sorted(spans, key=lambda s: (s.kind, s.actor, s.device, s.batch, s.tap, s.start))
+
+
+def test_engines_agree_to_the_last_digits() -> None:
+    """Newton here and bisection there, retiming here and foreseeing there: the same spans."""
+    for seed in SWEEP:
+        world = _world(seed)
+        main, second = _sorted(spans_of(world)), _sorted(witness.simulate(world))
+        assert [s._replace(start=0, end=0) for s in main] == [
+            s._replace(start=0, end=0) for s in second
+        ], f"seed {seed}"
+        instants = np.array([(s.start, s.end) for s in main])
+        expected = np.array([(s.start, s.end) for s in second])
+        assert instants == pytest.approx(expected, rel=1e-9, abs=1e-9), f"seed {seed}"
+
+
+def test_the_sweep_meets_what_it_is_for() -> None:
+    """Pauses of both rules, warm devices and shared machines all occur in the sweep."""
+    seen: Counter[str] = Counter()
+    for seed in SWEEP:
+        world = _world(seed)
+        seen["shared"] += world.contention is not None
+        seen["warm"] += any(group.heat is not None for group in world.groups)
+        for span in spans_of(world):
+            if span.kind == PAUSE:
+                battery = world.groups[world.group_of[span.device]].battery
+                assert battery is not None
+                seen["pause" if battery.duty is None else "slow"] += 1
+    assert all(seen[name] >= 10 for name in ("shared", "warm", "pause", "slow")), seen
+
+
+def test_invariants_and_blame_hold() -> None:
+    """The numbered invariants hold, and the chain of causes fills the makespan."""
+    for seed in SWEEP:
+        world = without_horizon(_world(seed))
+        columns = columns_of(world)
+        invariants = InvariantFold(world)
+        invariants.add(columns)
+        invariants.finish()
+        totals = MetricsFold(world).add(Block(list(spans_of(world)))).totals()
+        assert totals.blame.total == pytest.approx(totals.makespan_s), f"seed {seed}"
+
+
+def test_a_device_at_rest_is_not_at_work() -> None:
+    """Pauses overlap no forward and no encode of their device."""
+    for seed in SWEEP:
+        world = _world(seed)
+        columns = columns_of(world)
+        on_device = columns[world.actors.roles[columns.actor] == DEVICE]
+        order = np.lexsort((on_device.start, on_device.actor))
+        starts, ends = on_device.start[order], on_device.end[order]
+        same = np.diff(on_device.actor[order]) == 0
+        assert (starts[1:] >= ends[:-1])[same].all(), f"seed {seed}: {KINDS}"
