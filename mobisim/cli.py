@@ -174,6 +174,15 @@ def show(kind: str, name: str | None) -> None:
 
 
 @cli.command()
+@click.argument("profile")
+def calibrate(profile: str) -> None:
+    """Fit the compute rate of a roofline PROFILE, a name or a YAML file, to its prefill rates."""
+    from mobisim.calibrate import show_calibration  # noqa: PLC0415
+
+    show_calibration(profile)
+
+
+@cli.command()
 @click.argument("result", type=click.Path(path_type=Path))
 def cite(result: Path) -> None:
     """Print the bibliography of RESULT, and how much of it is assumed."""

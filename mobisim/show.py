@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mobisim.calibrate import calibrated
 from mobisim.cost.architecture import Architecture, architecture
 from mobisim.cost.measured import Operators
 from mobisim.cost.wire import CODEC_BITS, SCALE_BYTES, UNSCALED
@@ -186,6 +187,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Row]] = {
     "codecs": (("name", "bits per value", "source", "about"), _codec_row),
     "methods": (("name", "paper", "about"), _method_row),
 }
+OF_DEVICES = ("heat", "battery")
 NUMERIC = ("rate", "memory", "up", "down", "latency", "parameters", "layers", "width")
 
 
@@ -231,15 +233,17 @@ def _profile_page(kind: str, name: str) -> Iterator[RenderableType]:
     if isinstance(profile, TransformerProfile):
         yield _grid(_model_values(profile))
     else:
-        yield _grid((origin.path, _value(origin)) for origin in _every_origin(profile))
+        yield _grid((origin.path, _value(origin)) for origin in _every_origin(kind, profile))
+        if isinstance(profile, Roofline) and profile.prefill:
+            yield Text("\n").append(calibrated(profile))
     yield from _bibliography({origin.source for origin in origins(profile)})
 
 
-def _every_origin(profile: Profile) -> Iterator[Origin]:
+def _every_origin(kind: str, profile: Profile) -> Iterator[Origin]:
     """All sourced values, those of defaults included, and what the profile leaves open."""
     yield from origins(profile)
     for field in type(profile).model_fields:
-        if getattr(profile, field) is None:
+        if getattr(profile, field) is None and not (kind == "servers" and field in OF_DEVICES):
             yield Origin(field, "not stated", "", None, None)
 
 

@@ -65,8 +65,12 @@ SIZE = Dimension("size", "B", "8 GiB", _scaled(DECIMAL | BINARY, "B"))
 BANDWIDTH = Dimension("memory bandwidth", "B/s", "51.2 GB/s", _scaled(DECIMAL | BINARY, "B/s"))
 COMPUTE = Dimension("compute rate", "flop/s", "0.9 Tflop/s", _scaled(DECIMAL, "flop/s"))
 POWER = Dimension("power", "W", "15 W", {"W": 1.0, "mW": 1e-3, "kW": 1e3})
+J_PER_WH = 3600.0
 ENERGY = Dimension(
-    "energy", "J", "18 Wh", {"J": 1.0, "kJ": 1e3, "mWh": 3.6, "Wh": 3.6e3, "kWh": 3.6e6}
+    "energy",
+    "J",
+    "18 Wh",
+    {"J": 1.0, "kJ": 1e3, "mWh": J_PER_WH / 1e3, "Wh": J_PER_WH, "kWh": J_PER_WH * 1e3},
 )
 POWER_PER_RATE = Dimension(
     "power per rate",

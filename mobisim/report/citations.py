@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobisim.units import DECIMAL, human_time
+from mobisim.units import DECIMAL, J_PER_WH, human_time
 
 GRADES = ("measured", "assumed", "stated")  # sources that are not keys of the bibliography
 
@@ -132,6 +132,8 @@ def readable(value: object) -> str:
     number, unit = float(match[1]), match[2]
     if unit == "s":
         return human_time(number)
+    if unit == "J" and number >= J_PER_WH:
+        return f"{number / J_PER_WH:.4g} Wh"
     if unit not in SCALED_UNITS:
         return f"{number:.4g} {unit}"
     prefix = next((p for p, f in reversed(DECIMAL.items()) if number >= f), "")

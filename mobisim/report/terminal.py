@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mobisim.report import wording
 from mobisim.report.wording import Summary, count, percent
-from mobisim.units import human_size, human_time
+from mobisim.units import J_PER_WH, human_size, human_time
 
 MAX_WIDTH = 96
 LABEL_WIDTH = 12
@@ -22,7 +22,6 @@ BAR_WIDTH = 24
 LATENCY_VISIBLE, LATENCY_WORTH_A_WORD = 0.005, 0.05  # of the critical path
 PADDING_WORTH_A_WORD = 0.25
 
-J_PER_WH = 3600.0
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _ASCII = str.maketrans(

@@ -84,8 +84,32 @@ class Machine(Profile):
         return self
 
 
+class Prefill(Strict):
+    """A published prefill rate: how many tokens of one prompt an engine took in per second.
+
+    The model is a shipped one, or `num_parameters` counts its weights without embeddings and head.
+    """
+
+    model: str | None = None
+    num_parameters: Annotated[float, Field(gt=0)] | None = None
+    num_tokens: Annotated[int, Field(ge=1)]
+    tokens_per_s: Annotated[float, Field(gt=0)]
+    engine: str
+    source: str
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.model is None) == (self.num_parameters is None):
+            raise ValueError("expected: a model, or num_parameters")
+        return self
+
+
 class Roofline(Machine):
-    """A machine whose kernels last max(FLOPs / rate, bytes / bandwidth) + operators x overhead."""
+    """A machine whose kernels last max(FLOPs / rate, bytes / bandwidth) + operators x overhead.
+
+    `prefill` holds the published rates that `flop_per_s` is fitted to, at this precision.
+    """
 
     kind: Literal["roofline"]
     precision: Sourced[Precision]
@@ -95,6 +119,7 @@ class Roofline(Machine):
     memory: Sourced[Size]
     runtime_memory: Sourced[SizeOrZero]
     covers: Covers
+    prefill: tuple[Prefill, ...] = ()
 
 
 BUNDLE_VERSION = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mobisim.scenario.profiles import Covers, Measured, TransformerProfile
+from mobisim.scenario.profiles import Covers, Measured, Prefill, TransformerProfile
 from mobisim.scenario.quantities import Sourced
 
 SORTS = ("measured", "published", "assumed", "stated")
@@ -48,6 +48,8 @@ def _walk(value: Any, path: str) -> Iterator[Origin]:
         yield Origin(f"{path}.num_tokens", f"{low} to {high}", value.source, None, value.note)
     elif isinstance(value, TransformerProfile):
         yield Origin(f"{path}.config", value.name, value.source, None, None)
+    elif isinstance(value, Prefill):
+        yield _of_prefill(value, path)
     elif isinstance(value, BaseModel):
         if isinstance(value, Measured):
             yield _of_samples(value, path)
@@ -56,6 +58,13 @@ def _walk(value: Any, path: str) -> Iterator[Origin]:
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from _walk(item, f"{path}[{index}]")
+
+
+def _of_prefill(point: Prefill, path: str) -> Origin:
+    model = point.model or f"{point.num_parameters:.3g} weights"
+    facts = (model, f"{point.num_tokens} tokens", point.engine, point.note)
+    note = ", ".join(fact for fact in facts if fact)
+    return Origin(path, f"{point.tokens_per_s:g} tok/s", point.source, None, note)
 
 
 def _of_samples(profile: Measured, path: str) -> Origin:

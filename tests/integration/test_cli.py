@@ -120,6 +120,28 @@ def test_every_profile_can_be_shown(kind: str, capsys: pytest.CaptureFixture[str
         assert mobisim(capsys, "show", kind, name).code == 0
 
 
+def test_a_calibration_shows_each_published_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    """The fitted rate, its residual, and published against predicted, within 80 columns."""
+    ran = mobisim(capsys, "calibrate", "oneplus-12")
+    assert ran.code == 0
+    out = ran.out
+    assert "fits 2 published prefill rates, 0.7 % off at most" in " ".join(out.split())
+    assert "60.3" in out
+    assert "executorch-llama" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_calibration_needs_published_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    """An estimate and a measured profile are told so."""
+    for name, words in (
+        ("jetson-xavier-nx", "no published prefill rates"),
+        ("testbench-2core-1t", "no roofline"),
+    ):
+        ran = mobisim(capsys, "calibrate", name)
+        assert ran.code == 2
+        assert words in ran.err
+
+
 def test_codecs_count_their_scales(capsys: pytest.CaptureFixture[str]) -> None:
     """Half a bit per value in blocks of 64."""
     rows = [line.split()[:2] for line in mobisim(capsys, "show", "codecs").out.splitlines()]

@@ -14,7 +14,8 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("progress", "show"),
+    ("show",),
+    ("progress", "calibrate"),
     ("runner",),
     ("answer",),
     ("learning",),

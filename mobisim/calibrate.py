@@ -1,0 +1,80 @@
+"""`mobisim calibrate`: a roofline's compute rate from published prefill rates, point by point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from mobisim.cost.calibration import Fit, calibrate
+from mobisim.errors import InputError
+from mobisim.report.citations import readable
+from mobisim.scenario import catalog
+from mobisim.scenario.load import validate_profile
+from mobisim.scenario.profiles import DeviceProfile, Prefill, Roofline
+
+WIDTH = 100
+
+
+def show_calibration(name: str) -> None:
+    """Fit the profile of that name or path to its prefill rates, and print how it meets them.
+
+    Raises:
+        InputError: no such profile, not a roofline, or none that its rates explain.
+    """
+    is_path = Path(name).suffix in (".yaml", ".yml")
+    document = catalog.profile_file(name, name) if is_path else catalog.profile("devices", name)
+    kind: Any = DeviceProfile
+    machine = validate_profile(kind, document)
+    if not isinstance(machine, Roofline):
+        raise InputError(
+            f"profile {name!r} is no roofline",
+            expected="kind: roofline",
+            got=f"kind: {machine.kind}",
+        )
+    console = Console(highlight=False)
+    console.print(Group(*_page(machine)), width=min(WIDTH, console.width))
+
+
+def _page(machine: Roofline) -> tuple[Text | Table, ...]:
+    stated = readable(f"{machine.flop_per_s.value!r} flop/s")
+    head = Text(f"{machine.name}, {machine.precision.value}\n", "bold")
+    return (
+        head,
+        calibrated(machine),
+        Text(f"the profile states {stated}; rates in tokens per second\n", "dim"),
+        _points(calibrate(machine)),
+    )
+
+
+def calibrated(machine: Roofline) -> Text:
+    """The fit of a machine in one sentence."""
+    fit = calibrate(machine)
+    rate = readable(f"{fit.flop_per_s!r} flop/s")
+    if fit.residual is None:
+        return Text(f"{rate} fits the one published prefill rate; how well, one cannot tell")
+    off = f"{100 * fit.residual:.1f} % off at most"
+    return Text(f"{rate} fits {len(fit.points)} published prefill rates, {off}")
+
+
+def _points(fit: Fit) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "tokens", "published", "predicted", "off"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    table.add_column("by", overflow="fold")
+    for point in fit.points:
+        published = point.published
+        rates = f"{published.tokens_per_s:.4g}", f"{point.predicted:.4g}"
+        by = Text(published.source, "cyan").append(f"\n{published.engine}", "default")
+        if published.note:
+            by.append(f"\n{published.note}", "dim")
+        off = f"{100 * point.error:+.1f} %"
+        table.add_row(_model(published), str(published.num_tokens), *rates, off, by)
+    return table
+
+
+def _model(point: Prefill) -> str:
+    return point.model or f"{point.num_parameters:.3g} weights"
