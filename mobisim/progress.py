@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from mobisim.prepare import Progress
@@ -18,15 +21,47 @@ PATIENCE_S = 2.0
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """A function to report progress to: what is done, how much of it, of how much."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: None
+    """A function to report progress to: what is done, how much of it, of how much.
+
+    An interrupt that a library swallowed ends the work at the next report.
+    """
+    shown = _Shown() if sys.stderr.isatty() else None
+
+    def report(what: str, done: int, total: int) -> None:
+        if interrupts:
+            raise KeyboardInterrupt
+        if shown is not None:
+            shown.report(what, done, total)
+
+    with _remembering_interrupts() as interrupts:
+        try:
+            yield report
+        finally:
+            if shown is not None:
+                shown.close()
+
+
+@contextmanager
+def _remembering_interrupts() -> Iterator[list[int]]:
+    """The interrupts that have come, each raised as ever; only a main thread is told of them.
+
+    Python raises KeyboardInterrupt wherever it happens to be, also where exceptions are dropped: in
+    a destructor, or in a callback from C.
+    """
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
         return
-    shown = _Shown()
+    before = signal.signal(signal.SIGINT, remember)
     try:
-        yield shown.report
+        yield came
     finally:
-        shown.close()
+        signal.signal(signal.SIGINT, before)
 
 
 class _Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import signal
 import subprocess
@@ -212,6 +213,18 @@ def test_an_interrupt_ends_at_once_and_leaves_nothing(arguments: list[str], tmp_
     assert process.returncode == 130
     assert (out, err) == ("", "mobisim: interrupted; nothing was published\n")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_work_all_the_same() -> None:
+    """It counts at the next report of progress."""
+    before = signal.getsignal(signal.SIGINT)
+    with progress.showing_progress() as report:
+        report("training", 1, 2)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            report("training", 2, 2)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_talk_of(tmp_path: Path) -> None:
