@@ -26,7 +26,7 @@ from mobisim.training.tokens import Tokens, backbone_directory
 GROUP_SIZE = 8  # samples of like length that are forwarded together, to pad little
 _FINGERPRINT_VALUES = 16
 _Outputs = dict[int, dict[int, Tensor]]  # by thread, then by place
-_FINAL_NORMS = ("final_layer_norm", "ln_f", "final_layernorm", "norm")
+FINAL_NORMS = ("final_layer_norm", "ln_f", "final_layernorm", "norm")
 
 
 class Backbone:
@@ -40,7 +40,7 @@ class Backbone:
         self.model = model.float().eval().requires_grad_(requires_grad=False)
         self.base = getattr(model, "base_model", model)
         self.config = model.config
-        self.stack, self.blocks = _find_blocks(self.base, name)
+        self.stack, self.blocks = find_blocks(self.base, name)
         self.num_layers = len(self.blocks)
         self.width = int(self.config.get_text_config().hidden_size)
         self.vocab_size = int(self.config.get_text_config().vocab_size)
@@ -93,7 +93,7 @@ class Backbone:
         embedding = self.model.get_output_embeddings() if self.is_decoder else None
         if embedding is None:
             raise InputError(f"backbone {self.name!r} has no next-token head", hint="use a decoder")
-        modules = [getattr(self.stack, name, None) for name in (*_FINAL_NORMS, "project_out")]
+        modules = [getattr(self.stack, name, None) for name in (*FINAL_NORMS, "project_out")]
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         softcap = [] if cap is None else [_SoftCap(float(cap))]
         tail = nn.Sequential(*(m for m in modules if m is not None), embedding, *softcap)
@@ -125,7 +125,7 @@ class Backbone:
     @torch.no_grad()
     def _forward(self, ids: Sequence[Tokens], outputs: _Outputs) -> list[Tensor]:
         """Captured outputs at the real tokens of one group, sample after sample."""
-        ids_GT, mask_GT = _padded(ids, getattr(self.config, "pad_token_id", None) or 0)
+        ids_GT, mask_GT = padded(ids, getattr(self.config, "pad_token_id", None) or 0)
         self.base(input_ids=ids_GT, attention_mask=mask_GT, **_NO_CACHE[self.is_decoder])
         own = outputs.pop(threading.get_ident())
         return [own[place][mask_GT.bool()] for place in sorted(own)]
@@ -235,7 +235,7 @@ def _is_decoder(config: Any) -> bool:
     return causal and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def _find_blocks(base: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList]:
+def find_blocks(base: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList]:
     """The module that owns the list of blocks, and the list.
 
     Raises: InputError where no list has one entry per hidden layer.
@@ -274,7 +274,7 @@ def _captured(blocks: Sequence[nn.Module]) -> Iterator[_Outputs]:
             handle.remove()
 
 
-def _padded(ids: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
+def padded(ids: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
     """Token ids padded on the right, and the mask of real tokens."""
     longest = max(map(len, ids))
     ids_GT = torch.full((len(ids), longest), padding)
