@@ -28,10 +28,12 @@ from mobisim.scenario.profiles import (
     Profile,
     Roofline,
     ServerProfile,
+    TraceLink,
     TransformerProfile,
 )
 from mobisim.scenario.provenance import SORTS, Origin, count_sorts, origins
 from mobisim.scenario.schema import Codec
+from mobisim.scenario.traces import mean_rate
 from mobisim.units import human_rate, human_size, human_time
 
 WIDTH = 80
@@ -146,11 +148,11 @@ def _machine_row(profile: Profile) -> Cells:
 
 
 def _link_row(profile: Profile) -> Cells:
-    assert isinstance(profile, ConstantLink)
+    assert isinstance(profile, ConstantLink | TraceLink)
     return (
         profile.name,
-        human_rate(profile.uplink.value),
-        human_rate(profile.down.value),
+        human_rate(mean_rate(profile.uplink.value)),
+        human_rate(mean_rate(profile.down.value)),
         human_time(profile.latency.value.mean),
         _sources(profile),
         _about(profile),

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mobisim.channel import Channel, directions
 from mobisim.cost.compute import BatchCost, batch_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.system import System
@@ -84,6 +85,8 @@ class Group:
     power: Power | None = None
     heat: Heat | None = None
     battery: Battery | None = None
+    uplink: Channel | None = None  # None: of constant rate, so that transfer_s holds
+    downlink: Channel | None = None
 
     @property
     def largest_message(self) -> int:
@@ -178,25 +181,28 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
     costs = [batch_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
+    up, down = directions(group)
     return Group(
         count=group.count,
         run_ahead=group.run_ahead,
         num_batches=workload.num_batches,
-        batches=tuple(_batch(system, group, cost) for cost in costs),
+        batches=tuple(_batch(system, group, cost, up.bits_per_s) for cost in costs),
         order=workload.order,
         mtu_bytes=link.mtu_bytes.value,
         overhead_bytes=link.overhead_bytes.value,
-        uplink_bits_per_s=link.uplink.value,
-        downlink_bits_per_s=link.down.value,
+        uplink_bits_per_s=up.bits_per_s,
+        downlink_bits_per_s=down.bits_per_s,
         latency_s=link.latency.value.mean,
         download_bytes=download_wire,
-        download_s=download_wire * 8 / link.down.value,
+        download_s=download_wire * 8 / down.bits_per_s,
         forward_distribution=_distribution(fixed.forward_s.value if fixed else None),
         encode_distribution=_distribution(fixed.encode_s.value if fixed else None),
         latency_distribution=link.latency.value.distribution,
         power=power_of(group),
         heat=_heat(profile),
         battery=battery_of(group),
+        uplink=up.channel,
+        downlink=down.channel,
     )
 
 
@@ -206,14 +212,14 @@ def _heat(profile: DeviceProfile) -> Heat | None:
     return Heat(profile.heat.sustained_clock.value, profile.heat.time_constant.value)
 
 
-def _batch(system: System, group: DeviceGroup, cost: BatchCost) -> Batch:
+def _batch(system: System, group: DeviceGroup, cost: BatchCost, bits_per_s: float) -> Batch:
     taps: Sequence[int] = system.taps if system.by_layer else (-1,)
     sizes = [group.link.wire_bytes(size) for size in cost.payload_bytes]
     side = cost.side_forward_s or (0.0,) * len(sizes)
     columns = (taps, cost.forward_s, cost.encode_s, sizes, cost.decode_s, side)
     return Batch(
         parts=tuple(
-            Part(tap, forward, encode, size, size * 8 / group.link.uplink.value, decode, side_s)
+            Part(tap, forward, encode, size, size * 8 / bits_per_s, decode, side_s)
             for tap, forward, encode, size, decode, side_s in zip(*columns, strict=True)
         ),
         step_s=cost.step_s,

@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from witness_links import Pipe, stated_channels, stated_rate
 
+from mobisim.channel import Channel
 from mobisim.scenario.profiles import FixedDevice, FixedServer
 from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.scenario.traces import mean_rate
 from mobisim.span import KIND_CODE, NONE, Row, Span
 from mobisim.world import Batch, Group, Heat, Part, World
 
@@ -131,6 +134,7 @@ class Engine:
         self.queue: deque[Job] = deque()
         self.jobs: dict[tuple[int, int], Job] = {}
         self.steps_done = 0
+        self.pipes: dict[int, Pipe] = {}
         self.steps_due = sum(group.num_batches for group in groups)
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
@@ -334,15 +338,22 @@ class Engine:
 
     # -- uplink
 
+    def pipe(self, actor: int, channel: Channel, device: Device) -> Pipe:
+        """One direction of a device's link, which remembers what it carried."""
+        if actor not in self.pipes:
+            self.pipes[actor] = Pipe(channel, self.world.seed, device.index)
+        return self.pipes[actor]
+
     def transfer_begins(self, device: Device, message: Message) -> None:
         """The link takes a message."""
         actor, part = self.world.actors.uplink(device.index), message.part
         place = (device.index, message.batch, part.tap)
         self.write(Work("queue", actor, message.handed_over, *place))
         device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes)
-        self.at_device(
-            self.now + part.transfer_s, device, lambda: self.transfer_ends(device, message)
-        )
+        end = self.now + part.transfer_s
+        if device.group.uplink is not None:
+            end = self.pipe(actor, device.group.uplink, device).carry(self.now, 8 * part.num_bytes)
+        self.at_device(end, device, lambda: self.transfer_ends(device, message))
 
     def transfer_ends(self, device: Device, message: Message) -> None:
         """The link takes the next message; this one travels on."""
@@ -486,7 +497,10 @@ class Engine:
         device.receiving = Work(
             "download", actor, self.now, device.index, num_bytes=group.download_bytes
         )
-        self.at_device(self.now + group.download_s, device, lambda: self.download_ends(device))
+        end = self.now + group.download_s
+        if group.downlink is not None:
+            end = self.pipe(actor, group.downlink, device).carry(self.now, 8 * group.download_bytes)
+        self.at_device(end, device, lambda: self.download_ends(device))
 
     def download_ends(self, device: Device) -> None:
         """It travels, where that takes time."""
@@ -569,7 +583,8 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
     device, link = group.profile, group.link
     assert isinstance(device, FixedDevice)
     assert scenario.num_batches is not None
-    rate = link.uplink.value
+    uplink, downlink = stated_channels(link)
+    down = link.uplink if link.downlink is None else link.downlink
     return Group(
         count=group.count,
         run_ahead=group.run_ahead,
@@ -578,14 +593,16 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
         order=None,
         mtu_bytes=link.mtu_bytes.value,
         overhead_bytes=link.overhead_bytes.value,
-        uplink_bits_per_s=rate,
-        downlink_bits_per_s=rate if link.downlink is None else link.downlink.value,
+        uplink_bits_per_s=mean_rate(stated_rate(link, link.uplink.value)),
+        downlink_bits_per_s=mean_rate(stated_rate(link, down.value)),
         latency_s=link.latency.value.mean,
         download_bytes=0,
         download_s=0.0,
         forward_distribution=device.forward_s.value.distribution,
         encode_distribution=device.encode_s.value.distribution,
         latency_distribution=link.latency.value.distribution,
+        uplink=uplink,
+        downlink=downlink,
     )
 
 
@@ -605,7 +622,7 @@ def _stated_batch(scenario: Scenario, group: DeviceGroup) -> Batch:
                 forward_s=device.forward_s.value.mean / num_parts,
                 encode_s=device.encode_s.value.mean / num_parts,
                 num_bytes=size,
-                transfer_s=size * 8 / group.link.uplink.value,
+                transfer_s=size * 8 / mean_rate(stated_rate(group.link, group.link.uplink.value)),
                 decode_s=0.0,
                 side_forward_s=step_s * share / num_parts,
             )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import accumulate
 from random import Random
 from typing import Any
 
 import numpy as np
 import yaml
 
+from mobisim.channel import Channel, Windows
 from mobisim.cost.energy import Battery, Power
 from mobisim.cost.system import System
 from mobisim.scenario.load import loads
+from mobisim.scenario.profiles import Outages
 from mobisim.scenario.schema import Scenario
+from mobisim.scenario.traces import OpportunityTrace, RateTrace, Trace
 from mobisim.sim.engine import BLOCK_ROWS, simulate
 from mobisim.span import NONE, Block, Row, Span, SpanColumns
 from mobisim.workload import plan
@@ -140,13 +144,7 @@ def random_scenario(choose: Random) -> Scenario:
                 "forward_s": duration(times.one()),
                 "encode_s": duration(times.or_zero()),
             },
-            "link": {
-                "kind": "constant",
-                "uplink": f"{choose.choice([RATE, 2 * RATE, 7777.0])!r} bit/s",
-                "latency": duration(times.or_zero()),
-                "overhead_bytes": choose.choice([0, 0, 40]),
-                "mtu_bytes": choose.choice([100, 250, 1500]),
-            },
+            "link": random_link(choose, times, duration),
             "run_ahead": choose.choice([1, 1, 2, 3, 5, 100]),
             "count": choose.choice([1, 1, 2, 3]),
         }
@@ -165,6 +163,74 @@ def random_scenario(choose: Random) -> Scenario:
         deliver="side_network" if delivers else "none",
         horizon=choose.choice([None, None, f"{times.one() * choose.randint(1, 12)!r} s"]),
         **({"model": "opt-125m"} if delivers else {}),
+    )
+
+
+def random_link(
+    choose: Random, times: _Times, duration: Callable[[float], dict[str, Any]]
+) -> dict[str, Any]:
+    """A link as a file may hold it: constant or a trace, half of the time with outages or TCP."""
+    rate = f"{choose.choice([RATE, 2 * RATE, 7777.0])!r} bit/s"
+    link: dict[str, Any] = {
+        "kind": choose.choice(["constant", "constant", "trace"]),
+        "uplink": rate,
+        "latency": duration(times.or_zero()),
+        "overhead_bytes": choose.choice([0, 0, 40]),
+        "mtu_bytes": choose.choice([100, 250, 1500]),
+    }
+    if link["kind"] == "trace":
+        traces = [random_rates(choose, times), random_opportunities(choose)]
+        link["downlink"] = rate
+        link["uplink"] = choose.choice(traces).model_dump(mode="json")
+        link["offset"] = choose.choice(["0 s", "0.5 s", "random"])
+    if choose.random() < 0.2:
+        link["outages"] = choose.choice(
+            [
+                by_turns(choose, times),
+                {"windows": [["0.5 s", "1.5 s"], ["2 s", "2.25 s"]]},
+            ]
+        )
+    if choose.random() < 0.2:
+        link["latency"] = duration(times.one())
+        link["tcp"] = {"initial_packets": choose.choice([1, 2])}
+        if link["kind"] == "constant":
+            link["tcp"] |= choose.choice([{}, {"max_window": "3 kB"}, {"loss": 0.01}])
+    return link
+
+
+def by_turns(choose: Random, times: _Times) -> dict[str, Any]:
+    """Outages whose lengths keep step with no trace: at least one of them is random."""
+    up = {"mean": f"{times.one()!r} s", "distribution": "exponential"}
+    return {"up": up, "down": {"mean": f"{times.one()!r} s", "distribution": _distribution(choose)}}
+
+
+def random_rates(choose: Random, times: _Times) -> RateTrace:
+    """A short trace of rates, some of them zero."""
+    rates = [choose.choice([0.0, RATE / 2, RATE, 2 * RATE]) for _ in range(choose.randint(1, 4))]
+    ends = list(accumulate(times.one() for _ in rates))
+    return RateTrace(time_s=(0.0, *ends), bit_per_s=(*rates, RATE))
+
+
+def random_opportunities(choose: Random) -> OpportunityTrace:
+    """A short trace of delivery opportunities, some at the same millisecond."""
+    stamps = [choose.choice([0, 250, 500, 500, 700, 1000]) for _ in range(choose.randint(0, 5))]
+    return OpportunityTrace(format="mahimahi", ms=(*sorted(stamps), 1500))
+
+
+def random_channel(choose: Random, times: _Times, rate: float) -> Channel | None:
+    """A direction of a link that varies, or None half of the time."""
+    if choose.random() < 0.5:
+        return None
+    stated = {"windows": [["0.25 s", "1 s"], ["1 s", "2 s"]]}
+    rates: list[float | Trace] = [rate, random_rates(choose, times), random_opportunities(choose)]
+    outages = choose.choice([None, None, by_turns(choose, times), stated])
+    return Channel(
+        rate=choose.choice(rates),
+        offset_s=choose.choice([0.0, 0.0, 0.25, None]),
+        outages=Outages.model_validate(outages) if outages else None,
+        windows=choose.choice(
+            [None, None, Windows(choose.choice([1000, 2500]), times.one(), times.one())]
+        ),
     )
 
 
@@ -208,6 +274,8 @@ def _random_group(choose: Random, times: _Times, num_taps: int) -> Group:
         forward_distribution=_distribution(choose),
         encode_distribution=_distribution(choose),
         latency_distribution=_distribution(choose),
+        uplink=random_channel(choose, times, rate),
+        downlink=random_channel(choose, times, RATE),
     )
 
 

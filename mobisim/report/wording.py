@@ -79,6 +79,8 @@ def _link(link: Any) -> str:
         return _name(link, "a link")
     uplink = link.get("uplink")
     rate = uplink.get("value") if isinstance(uplink, Mapping) else uplink
+    if isinstance(rate, Mapping):
+        return f"trace {rate['file']}"
     return human_rate(RATE.parse(rate)) if isinstance(rate, str) else "a link"
 
 

@@ -60,6 +60,24 @@ def profile_file(name: str, where: str) -> Document:
     return with_samples(_read(path, str(path)), path.parent)
 
 
+def trace_file(name: str, where: str) -> Path:
+    """The path of a trace that a link names; `where` names the place, as "file:line".
+
+    A relative path is looked for beside that file, then from here.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    beside = Path(where.partition(":")[0]).parent
+    folders = (beside, Path(), shipped(beside.parts[0]) if beside.parts else beside)
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        "no such trace file", where=where, expected="a rate such as '5 Mbit/s', or a file", got=name
+    )
+
+
 def scenario(path_or_name: str) -> Document:
     """The scenario in that file, or the shipped one of that name.
 

@@ -49,7 +49,7 @@ class Document:
     places: dict[Location, str]
 
 
-def read_text(path: Path, kind: str) -> str:
+def read_text(path: Path, kind: str, limit: int = MAX_BYTES) -> str:
     """The text of a file that a user named.
 
     Raises:
@@ -57,15 +57,16 @@ def read_text(path: Path, kind: str) -> str:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) <= MAX_BYTES:
+            content = file.read(limit + 1)
+        if len(content) <= limit:
             return content.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise InputError(
             f"cannot be read: {reason}", where=str(path), expected=f"a {kind} file"
         ) from error
-    raise InputError(f"too large for a {kind} file", where=str(path), expected="at most 1 MiB")
+    expected = f"at most {limit >> 20} MiB"
+    raise InputError(f"too large for a {kind} file", where=str(path), expected=expected)
 
 
 def parse(text: str, source: str) -> Document:

@@ -17,6 +17,7 @@ from mobisim.scenario import catalog
 from mobisim.scenario.document import Document, Key, Location, parse, parse_value
 from mobisim.scenario.models import read_model
 from mobisim.scenario.schema import Scenario
+from mobisim.scenario.traces import inline_traces
 
 _PATH_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+|\*)\]")
 MAX_VALUE, MAX_OVERRIDE, MAX_OTHERS = 60, 120, 200  # characters shown of what may be long
@@ -42,6 +43,8 @@ def resolve(document: Document, overrides: Sequence[str] = ()) -> Scenario:
         _apply(document, override)
     for at in list(_profile_places(document.data)):
         _inline(document, at)
+        if _profile_kind(at) == "links":
+            inline_traces(document, at, catalog.trace_file)
     try:
         return Scenario.model_validate(document.data)
     except ValidationError as error:
@@ -235,7 +238,8 @@ def _location(problem: ErrorDetails, data: Any) -> Location:
 _PLAIN = {
     "missing": "this key is missing",
     "union_tag_not_found": (
-        "kind is missing; expected: kind: roofline with rates, fixed with times, or measured"
+        "kind is missing; expected: kind: roofline with rates, fixed with times, or measured; of a "
+        "link: constant or trace"
     ),
     "tuple_type": "expected: a list",
     "string_type": "expected: text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -28,6 +29,7 @@ from mobisim.scenario.quantities import (
     problem_of,
 )
 from mobisim.scenario.samples import Sample
+from mobisim.scenario.traces import OpportunityTrace, RateOrTrace
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -252,32 +254,111 @@ class Radio(Strict):
     base_power: Sourced[PowerOrZero]
 
 
-class ConstantLink(Profile):
-    """A link of constant rate, first come first served, up and down apart.
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Window = tuple[TimeOrZero, TimeOrZero]
+
+
+class Outages(Strict):
+    """When a link carries nothing: windows of time, or by turns up and down, up first.
+
+    Durations may be constant, or exponential with random factors of each link's own.
+    """
+
+    windows: tuple[Window, ...] = ()
+    up: Sourced[PositiveDuration] | None = None
+    down: Sourced[PositiveDuration] | None = None
+
+    @model_validator(mode="after")
+    def _stated_one_way(self) -> Self:
+        if (self.up is None) != (self.down is None) or bool(self.windows) == (self.up is not None):
+            raise ValueError("expected: windows: [[start, end], ...], or up and down")
+        ends = [0.0, *(instant for window in self.windows for instant in window)]
+        if any(a > b for a, b in pairwise(ends)) or any(a == b for a, b in self.windows):
+            raise problem_of("windows", "expected: windows in ascending order, each with a length")
+        return self
+
+
+class Tcp(Strict):
+    """What TCP makes of a link, in simple form: slow start, a greatest window, random loss."""
+
+    slow_start: bool = True
+    initial_packets: Sourced[Annotated[int, Field(ge=1, le=65536, strict=True)]] = Sourced[int](
+        value=10, source="rfc6928", note="packets that may be on their way before any answer"
+    )
+    restart_after: Sourced[Time] = Sourced[Time](
+        value="0.2 s",
+        source="assumed",
+        range=("0.2 s", "1 s"),
+        note="idle time that makes windows small again: Linux's least timeout; RFC 6298: 1 s",
+    )
+    max_window: Sourced[Size] | None = None
+    loss: Sourced[Probability] | None = None
+
+
+class Link(Profile):
+    """What all links share.
 
     Each `mtu_bytes` of a message, or a rest of it, travels as one packet that costs
     `overhead_bytes` more. `latency` is one way, delays arrival and never occupies the link.
     """
 
-    kind: Literal["constant"]
-    uplink: Sourced[Rate]
-    downlink: Sourced[Rate] | None = None
     latency: Sourced[Latency]
     overhead_bytes: Sourced[ByteCount]
     mtu_bytes: Sourced[PositiveByteCount] = Sourced[PositiveByteCount](
         value=1500, source="assumed", range=(576, 9000), note="Ethernet's usual packet"
     )
+    tcp: Tcp | None = None
+    outages: Outages | None = None
     radio: Radio | None = None
+
+    @model_validator(mode="after")
+    def _tcp_has_a_round_trip(self) -> Self:
+        if self.tcp is not None and self.latency.value.mean == 0:
+            raise problem_of("tcp", "this needs a latency above zero: TCP's rounds are round trips")
+        return self
+
+    def wire_bytes(self, message_bytes: int) -> int:
+        """Bytes that occupy the link for a message: its own and its packets' overhead."""
+        packets = math.ceil(message_bytes / self.mtu_bytes.value)
+        return message_bytes + packets * self.overhead_bytes.value
+
+
+class ConstantLink(Link):
+    """A link of constant rate, first come first served, up and down apart."""
+
+    kind: Literal["constant"]
+    uplink: Sourced[Rate]
+    downlink: Sourced[Rate] | None = None
 
     @property
     def down(self) -> Sourced[Rate]:
         """The downlink's rate: the uplink's where none is stated."""
         return self.downlink or self.uplink
 
-    def wire_bytes(self, message_bytes: int) -> int:
-        """Bytes that occupy the link for a message: its own and its packets' overhead."""
-        packets = math.ceil(message_bytes / self.mtu_bytes.value)
-        return message_bytes + packets * self.overhead_bytes.value
+
+class TraceLink(Link):
+    """A link whose rate follows a trace that repeats, up and down apart.
+
+    The traces start at `offset`, or at a random one of each link's own.
+    """
+
+    kind: Literal["trace"]
+    uplink: Sourced[RateOrTrace]
+    downlink: Sourced[RateOrTrace]
+    offset: Sourced[TimeOrZero] | Literal["random"] = Sourced[TimeOrZero](value=0.0)
+
+    @property
+    def down(self) -> Sourced[RateOrTrace]:
+        """The downlink's rate or trace."""
+        return self.downlink
+
+    @model_validator(mode="after")
+    def _opportunities_stay_whole(self) -> Self:
+        limited = self.tcp is not None and (self.tcp.max_window or self.tcp.loss)
+        for key in ("uplink", "downlink"):
+            if limited and isinstance(getattr(self, key).value, OpportunityTrace):
+                raise problem_of(key, "tcp.max_window and tcp.loss limit rates; expected: a CSV")
+        return self
 
 
 class TransformerProfile(Profile):
@@ -299,5 +380,5 @@ class TransformerProfile(Profile):
 
 DeviceProfile = Annotated[FixedDevice | Measured | Roofline, Field(discriminator="kind")]
 ServerProfile = Annotated[FixedServer | Measured | Roofline, Field(discriminator="kind")]
-LinkProfile = ConstantLink
+LinkProfile = Annotated[ConstantLink | TraceLink, Field(discriminator="kind")]
 ModelProfile = TransformerProfile

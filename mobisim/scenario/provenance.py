@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from mobisim.scenario.profiles import Covers, Measured, Prefill, TransformerProfile
 from mobisim.scenario.quantities import Sourced
+from mobisim.scenario.traces import OpportunityTrace, RateTrace
 
 SORTS = ("measured", "published", "assumed", "stated")
 
@@ -75,6 +76,8 @@ def _of_samples(profile: Measured, path: str) -> Origin:
 
 
 def _of_sourced(value: Sourced[Any], path: str) -> Origin:
+    if isinstance(value.value, RateTrace | OpportunityTrace):
+        return Origin(path, str(value.value), value.source, None, value.note)
     written = value.model_dump(mode="json")
     limits = written["range"]
     return Origin(

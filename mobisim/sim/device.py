@@ -15,8 +15,8 @@ from mobisim.sim.link import Downlink, Uplink
 from mobisim.sim.machine import DEVICE_SIDE
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
-from mobisim.sim.streams import factor_stream
 from mobisim.span import ENCODE, FORWARD, NONE, PAUSE, WAIT, Row
+from mobisim.streams import factor_stream
 from mobisim.world import Group
 
 

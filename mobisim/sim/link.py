@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from mobisim.channel import BITS_PER_BYTE
 from mobisim.sim.battery import Charge
 from mobisim.sim.kernel import Alarm
+from mobisim.sim.medium import medium_of
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
-from mobisim.sim.streams import Factor, factor_stream
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, TRANSFER, Row
+from mobisim.streams import Factor, factor_stream
 from mobisim.world import Batch, Group, Part
 
 
@@ -39,6 +41,7 @@ class Uplink:
         self.last_arrival = 0.0
         group = device.group
         self.latency_s = group.latency_s
+        self.medium = medium_of(scene, device, group.uplink)
         self.latency_factor: Factor | None = factor_stream(
             scene.world.seed, f"uplink-{device.index}/latency", group.latency_distribution
         )
@@ -54,7 +57,10 @@ class Uplink:
         if now > since:
             self.scene.rows.append(self._row(QUEUE, since, now, number, part))
         self.since = now
-        Alarm(self.scene.env, now + part.transfer_s, self.device.rank, self._carried)
+        if self.medium is None:
+            Alarm(self.scene.env, now + part.transfer_s, self.device.rank, self._carried)
+        else:
+            self.medium.carry(now, part.num_bytes * BITS_PER_BYTE, self._carried)
 
     def _carried(self, _: Any) -> None:
         now = self.scene.env.now
@@ -108,13 +114,18 @@ class Downlink:
         self.actor = scene.world.actors.downlink(device.index)
         self.kind = NONE
         self.since = 0.0
+        self.medium = medium_of(scene, device, device.group.downlink)
 
     def carry(self) -> None:
         """Set out with the side network."""
         self.kind = DOWNLOAD
         self.since = self.scene.env.now
-        arrival = self.since + self.device.group.download_s
-        Alarm(self.scene.env, arrival, self.device.rank, self._carried)
+        group = self.device.group
+        if self.medium is None:
+            arrival = self.since + group.download_s
+            Alarm(self.scene.env, arrival, self.device.rank, self._carried)
+        else:
+            self.medium.carry(self.since, group.download_bytes * BITS_PER_BYTE, self._carried)
 
     def _carried(self, _: Any) -> None:
         self._write(self.device.group.download_bytes)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.machine import SERVER_SIDE
 from mobisim.sim.scene import Scene
-from mobisim.sim.streams import factor_stream
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
+from mobisim.streams import factor_stream
 from mobisim.world import Batch
 
 

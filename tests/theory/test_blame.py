@@ -41,6 +41,8 @@ class Walk:
         self.waits: dict[tuple[int, float], Span] = {}
         self.queued: dict[tuple[int, int, int, int], Span] = {}
         self.of_job: dict[tuple[int, int], list[Span]] = defaultdict(list)
+        self.carried: dict[int, Span] = {}  # the last transfer of each uplink so far
+        self.carried_before: dict[Key, Span | None] = {}  # many may end at one instant
         for span in spans:
             self._note(span)
 
@@ -50,7 +52,11 @@ class Walk:
         elif span.kind == QUEUE:
             self.queued[span.actor, span.device, span.batch, span.tap] = span
         else:
-            self.found[span.kind, span.device, span.batch, span.tap] = span
+            key = (span.kind, span.device, span.batch, span.tap)
+            self.found[key] = span
+            if span.kind == TRANSFER:
+                self.carried_before[key] = self.carried.get(span.actor)
+                self.carried[span.actor] = span
             if span.kind != LATENCY:
                 self.before[span.actor, span.end] = span
             if span.actor > self.world.actors.server:
@@ -105,7 +111,9 @@ class Walk:
 
     def _of_transfer(self, span: Span) -> Span:
         if (span.actor, span.device, span.batch, span.tap) in self.queued:
-            return self.before[span.actor, span.start]
+            before = self.carried_before[TRANSFER, span.device, span.batch, span.tap]
+            assert before is not None
+            return before
         encoded = self.found.get((ENCODE, span.device, span.batch, span.tap))
         return encoded or self.found[FORWARD, span.device, span.batch, span.tap]
 

@@ -25,9 +25,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("profiling",),
     ("sim", "training", "report"),
     ("world",),
+    ("channel",),
     ("cost",),
     ("scenario",),
-    ("units",),
+    ("units", "streams"),
     ("span", "errors"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -20,10 +20,18 @@ def factor_stream(seed: int, name: str, distribution: str) -> Factor | None:
     """Draws of a factor of mean one; None for a constant, so that nothing is multiplied."""
     if distribution == "constant":
         return None
-    key = zlib.crc32(name.encode())
-    return _exponential(np.random.Generator(np.random.PCG64([seed, key]))).__next__
+    return _exponential(_generator(seed, name)).__next__
 
 
 def _exponential(generator: np.random.Generator) -> Iterator[float]:
     while True:
         yield from generator.standard_exponential(_DRAWS_AT_ONCE).tolist()
+
+
+def uniform(seed: int, name: str) -> float:
+    """The first uniform of a stream, at least zero and below one."""
+    return float(_generator(seed, name).random())
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
