@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from mobisim.errors import InputError, nearest
+from mobisim.errors import InputError
 from mobisim.scenario.document import Document, Location, read_text
 from mobisim.scenario.quantities import Rate, Strict
 from mobisim.units import RATE
@@ -184,13 +184,11 @@ def _factor(header: list[str], known: dict[str, float], shown: str) -> tuple[int
     for place, name in enumerate(header):
         if name in known:
             return place, known[name]
-    guess = nearest(header[0], known) or nearest(header[-1], known)
     raise InputError(
         "the first line does not name a column of time and one of rate with their units",
         where=f"{shown}:1",
         expected=f"one of {', '.join(known)}",
         got=",".join(header)[:MAX_SHOWN] or "nothing: the file is empty",
-        hint=f"did you mean {guess!r}?" if guess else None,
     )
 
 

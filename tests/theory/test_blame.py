@@ -79,9 +79,7 @@ class Walk:
             ENCODE: lambda s: self.found[FORWARD, s.device, s.batch, s.tap],
             TRANSFER: self._of_transfer,
             LATENCY: self._of_latency,
-            DOWNLOAD: lambda s: max(
-                (span for span in self.spans if span.kind == STEP), key=lambda span: span.end
-            ),
+            DOWNLOAD: lambda s: [span for span in self.spans if span.kind == STEP][-1],
         }
         return of.get(span.kind, self._of_server_work)(span)
 
