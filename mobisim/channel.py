@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -17,7 +17,7 @@ from typing import Protocol
 from mobisim.errors import InputError
 from mobisim.scenario.profiles import Link, Outages, Tcp, TraceLink
 from mobisim.scenario.quantities import Duration, Sourced
-from mobisim.scenario.schema import DeviceGroup
+from mobisim.scenario.schema import Cell, DeviceGroup
 from mobisim.scenario.traces import (
     MS_PER_S,
     OPPORTUNITY_BYTES,
@@ -81,10 +81,18 @@ class Direction:
     channel: Channel | None
 
 
-def directions(group: DeviceGroup) -> tuple[Direction, Direction]:
-    """Up and down of a group's link, after what TCP leaves of their rates."""
+def directions(group: DeviceGroup, cells: Mapping[str, Cell]) -> tuple[Direction, Direction]:
+    """Up and down of a group's link, after what TCP and its cell leave of their rates."""
     link = group.link
-    return _direction(link, link.uplink.value), _direction(link, link.down.value)
+    up, down = _direction(link, link.uplink.value), _direction(link, link.down.value)
+    if group.cell is None:
+        return up, down
+    cell = cells[group.cell]
+    return _within(up, cell.uplink.value), _within(down, cell.downlink.value)
+
+
+def _within(direction: Direction, bits_per_s: float) -> Direction:
+    return replace(direction, bits_per_s=min(direction.bits_per_s, bits_per_s))
 
 
 def _direction(link: Link, rate: float | Trace) -> Direction:
@@ -159,7 +167,8 @@ class Supply(Protocol):
         ...
 
 
-def _whole(value: float, places: int) -> int:
+def whole(value: float, places: int) -> int:
+    """A number in whole parts of that many binary places."""
     numerator, denominator = value.as_integer_ratio()
     return (numerator << places) // denominator
 
@@ -168,9 +177,9 @@ class RateTable:
     """A trace of rates, added up row by row in whole numbers."""
 
     def __init__(self, times: Sequence[float], rates: Sequence[float]) -> None:
-        first = _whole(times[0], TIME_PLACES)
-        self.starts = [_whole(time, TIME_PLACES) - first for time in times]
-        self.rates = [_whole(rate, RATE_PLACES) for rate in rates]
+        first = whole(times[0], TIME_PLACES)
+        self.starts = [whole(time, TIME_PLACES) - first for time in times]
+        self.rates = [whole(rate, RATE_PLACES) for rate in rates]
         ends = [*self.starts, 2 * self.starts[-1] - self.starts[-2]]
         lasted = [end - start for start, end in pairwise(ends)]
         carried = (rate * time for rate, time in zip(self.rates, lasted, strict=True))
@@ -184,12 +193,12 @@ class RateSupply:
     bit = 1 << (TIME_PLACES + RATE_PLACES)
 
     def __init__(self, table: RateTable, offset_s: float) -> None:
-        self.table, self.offset = table, _whole(offset_s, TIME_PLACES)
+        self.table, self.offset = table, whole(offset_s, TIME_PLACES)
 
     def before(self, at: float) -> int:
         """The integral of the rate from the trace's begin to an instant."""
         table = self.table
-        cycles, rest = divmod(_whole(at, TIME_PLACES) + self.offset, table.period)
+        cycles, rest = divmod(whole(at, TIME_PLACES) + self.offset, table.period)
         row = bisect_right(table.starts, rest) - 1
         within = table.rates[row] * (rest - table.starts[row])
         return cycles * table.total + table.sums[row] + within

@@ -87,6 +87,8 @@ class Group:
     battery: Battery | None = None
     uplink: Channel | None = None  # None: of constant rate, so that transfer_s holds
     downlink: Channel | None = None
+    cell: int | None = None  # where the link's rates are the most that it gets of a cell's
+    weight: int = 1
 
     @property
     def largest_message(self) -> int:
@@ -100,6 +102,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class CellRates:
+    """What all links of a cell share."""
+
+    uplink_bits_per_s: float
+    downlink_bits_per_s: float
+
+
+@dataclass(frozen=True)
 class World:
     """All that the engine needs."""
 
@@ -110,6 +120,7 @@ class World:
     horizon_s: float | None
     step_distribution: Distribution = "constant"
     contention: Contention | None = None
+    cells: tuple[CellRates, ...] = ()
 
     @cached_property
     def actors(self) -> Actors:
@@ -159,6 +170,9 @@ def build(system: System, workload: Workload) -> World:
         horizon_s=scenario.horizon,
         step_distribution=_distribution(steps),
         contention=_contention(scenario) if scenario.server.colocated else None,
+        cells=tuple(
+            CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
+        ),
     )
 
 
@@ -181,7 +195,7 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
     costs = [batch_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
-    up, down = directions(group)
+    up, down = directions(group, system.scenario.cells)
     return Group(
         count=group.count,
         run_ahead=group.run_ahead,
@@ -203,6 +217,8 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         battery=battery_of(group),
         uplink=up.channel,
         downlink=down.channel,
+        cell=list(system.scenario.cells).index(group.cell) if group.cell else None,
+        weight=group.weight,
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from witness_cells import Cell, Flow
 from witness_links import Pipe, stated_channels, stated_rate
 
 from mobisim.channel import Channel
@@ -22,12 +23,15 @@ from mobisim.scenario.profiles import FixedDevice, FixedServer
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.scenario.traces import mean_rate
 from mobisim.span import KIND_CODE, NONE, Row, Span
-from mobisim.world import Batch, Group, Heat, Part, World
+from mobisim.world import Batch, CellRates, Group, Heat, Part, World
 
 
 def simulate(world: World) -> list[Span]:
     """Every span of `world`, in the order of rows."""
     return [Span(*row) for row in Engine(world).run()]
+
+
+Path = tuple[int, Channel | None, float, float]  # actor, channel, rate and seconds of a message
 
 
 @dataclass
@@ -135,6 +139,8 @@ class Engine:
         self.jobs: dict[tuple[int, int], Job] = {}
         self.steps_done = 0
         self.pipes: dict[int, Pipe] = {}
+        self.uplinks = [Cell(cell.uplink_bits_per_s) for cell in world.cells]
+        self.downlinks = [Cell(cell.downlink_bits_per_s) for cell in world.cells]
         self.steps_due = sum(group.num_batches for group in groups)
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
@@ -338,6 +344,42 @@ class Engine:
 
     # -- uplink
 
+    def carry(
+        self,
+        device: Device,
+        cells: list[Cell],
+        own: Path,
+        num_bytes: int,
+        handle: Callable[[], None],
+    ) -> None:
+        """Begin to carry a message: in a cell, over a link that varies, or at a constant rate."""
+        actor, channel, bits_per_s, seconds = own
+        group = device.group
+        if group.cell is not None:
+            flow = Flow(device.index, group.weight, bits_per_s, handle)
+            cells[group.cell].join(flow, 8 * num_bytes, self.now)
+            self.watch(cells[group.cell])
+        elif channel is not None:
+            end = self.pipe(actor, channel, device).carry(self.now, 8 * num_bytes)
+            self.at_device(end, device, handle)
+        else:
+            self.at_device(self.now + seconds, device, handle)
+
+    def watch(self, cell: Cell) -> None:
+        """Put the next end of a cell on the agenda; it holds until the cell changes."""
+        coming, change = cell.next_end(), cell.changes
+        if coming is None:
+            return
+        end, device, flow = coming
+
+        def ends() -> None:
+            if cell.changes == change:
+                cell.end(flow, self.now)
+                self.watch(cell)
+                flow.handle()
+
+        self.at_device(end, self.devices[device], ends)
+
     def pipe(self, actor: int, channel: Channel, device: Device) -> Pipe:
         """One direction of a device's link, which remembers what it carried."""
         if actor not in self.pipes:
@@ -350,10 +392,11 @@ class Engine:
         place = (device.index, message.batch, part.tap)
         self.write(Work("queue", actor, message.handed_over, *place))
         device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes)
-        end = self.now + part.transfer_s
-        if device.group.uplink is not None:
-            end = self.pipe(actor, device.group.uplink, device).carry(self.now, 8 * part.num_bytes)
-        self.at_device(end, device, lambda: self.transfer_ends(device, message))
+        group = device.group
+        own = (actor, group.uplink, group.uplink_bits_per_s, part.transfer_s)
+        self.carry(
+            device, self.uplinks, own, part.num_bytes, lambda: self.transfer_ends(device, message)
+        )
 
     def transfer_ends(self, device: Device, message: Message) -> None:
         """The link takes the next message; this one travels on."""
@@ -497,10 +540,10 @@ class Engine:
         device.receiving = Work(
             "download", actor, self.now, device.index, num_bytes=group.download_bytes
         )
-        end = self.now + group.download_s
-        if group.downlink is not None:
-            end = self.pipe(actor, group.downlink, device).carry(self.now, 8 * group.download_bytes)
-        self.at_device(end, device, lambda: self.download_ends(device))
+        own = (actor, group.downlink, group.downlink_bits_per_s, group.download_s)
+        self.carry(
+            device, self.downlinks, own, group.download_bytes, lambda: self.download_ends(device)
+        )
 
     def download_ends(self, device: Device) -> None:
         """It travels, where that takes time."""
@@ -575,6 +618,9 @@ def stated_world(scenario: Scenario) -> World:
         num_workers=scenario.server.workers,
         deliver=False,
         horizon_s=scenario.horizon,
+        cells=tuple(
+            CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
+        ),
         step_distribution=server.step_s.value.distribution,
     )
 
@@ -584,7 +630,10 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
     assert isinstance(device, FixedDevice)
     assert scenario.num_batches is not None
     uplink, downlink = stated_channels(link)
-    down = link.uplink if link.downlink is None else link.downlink
+    cell, cells = None, [*scenario.cells]
+    up_bits_per_s, down_bits_per_s = stated_rates(scenario, group)
+    if group.cell is not None:
+        cell = cells.index(group.cell)
     return Group(
         count=group.count,
         run_ahead=group.run_ahead,
@@ -593,8 +642,8 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
         order=None,
         mtu_bytes=link.mtu_bytes.value,
         overhead_bytes=link.overhead_bytes.value,
-        uplink_bits_per_s=mean_rate(stated_rate(link, link.uplink.value)),
-        downlink_bits_per_s=mean_rate(stated_rate(link, down.value)),
+        uplink_bits_per_s=up_bits_per_s,
+        downlink_bits_per_s=down_bits_per_s,
         latency_s=link.latency.value.mean,
         download_bytes=0,
         download_s=0.0,
@@ -603,7 +652,20 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
         latency_distribution=link.latency.value.distribution,
         uplink=uplink,
         downlink=downlink,
+        cell=cell,
+        weight=group.weight,
     )
+
+
+def stated_rates(scenario: Scenario, group: DeviceGroup) -> tuple[float, float]:
+    """Up and down in bit/s, means of traces: the link's own, no more than the cell's."""
+    link = group.link
+    down = link.uplink if link.downlink is None else link.downlink
+    rates = [mean_rate(stated_rate(link, way.value)) for way in (link.uplink, down)]
+    if group.cell is not None:
+        cell = scenario.cells[group.cell]
+        rates = [min(rates[0], cell.uplink.value), min(rates[1], cell.downlink.value)]
+    return rates[0], rates[1]
 
 
 def _stated_batch(scenario: Scenario, group: DeviceGroup) -> Batch:
@@ -622,7 +684,7 @@ def _stated_batch(scenario: Scenario, group: DeviceGroup) -> Batch:
                 forward_s=device.forward_s.value.mean / num_parts,
                 encode_s=device.encode_s.value.mean / num_parts,
                 num_bytes=size,
-                transfer_s=size * 8 / mean_rate(stated_rate(group.link, group.link.uplink.value)),
+                transfer_s=size * 8 / stated_rates(scenario, group)[0],
                 decode_s=0.0,
                 side_forward_s=step_s * share / num_parts,
             )

@@ -24,6 +24,7 @@ from mobisim.span import NONE, Block, Row, Span, SpanColumns
 from mobisim.workload import plan
 from mobisim.world import (
     Batch,
+    CellRates,
     Contention,
     Distribution,
     Group,
@@ -137,6 +138,14 @@ def random_scenario(choose: Random) -> Scenario:
     def duration(mean: float) -> dict[str, Any]:
         return {"mean": f"{mean!r} s", "distribution": _distribution(choose)}
 
+    shared = choose.random() < 0.3
+
+    def place() -> dict[str, Any]:
+        if not shared or choose.random() < 0.2:
+            return {"link": random_link(choose, times, duration)}
+        link = plain_link(choose, duration(times.or_zero()))
+        return {"link": link, "cell": "home", "weight": choose.choice([1, 1, 2, 3])}
+
     def group() -> dict[str, Any]:
         return {
             "profile": {
@@ -144,7 +153,7 @@ def random_scenario(choose: Random) -> Scenario:
                 "forward_s": duration(times.one()),
                 "encode_s": duration(times.or_zero()),
             },
-            "link": random_link(choose, times, duration),
+            **place(),
             "run_ahead": choose.choice([1, 1, 2, 3, 5, 100]),
             "count": choose.choice([1, 1, 2, 3]),
         }
@@ -158,6 +167,7 @@ def random_scenario(choose: Random) -> Scenario:
         workers=choose.choice([1, 1, 2, 3]),
         payload_bytes=choose.choice([1000, 500, 1234]),
         seed=choose.randint(0, 1000),
+        cells={"home": random_cell(choose)} if shared else {},
         granularity=choose.choice(["batch", "layer"]),
         side_network={"bottleneck": 8, "taps": sorted(choose.sample(range(1, 7), num_taps))},
         deliver="side_network" if delivers else "none",
@@ -166,21 +176,25 @@ def random_scenario(choose: Random) -> Scenario:
     )
 
 
+def plain_link(choose: Random, latency: dict[str, Any]) -> dict[str, Any]:
+    """A link of constant rate as a file may hold it."""
+    return {
+        "kind": "constant",
+        "uplink": f"{choose.choice([RATE, 2 * RATE, 7777.0])!r} bit/s",
+        "latency": latency,
+        "overhead_bytes": choose.choice([0, 0, 40]),
+        "mtu_bytes": choose.choice([100, 250, 1500]),
+    }
+
+
 def random_link(
     choose: Random, times: _Times, duration: Callable[[float], dict[str, Any]]
 ) -> dict[str, Any]:
     """A link as a file may hold it: constant or a trace, half of the time with outages or TCP."""
-    rate = f"{choose.choice([RATE, 2 * RATE, 7777.0])!r} bit/s"
-    link: dict[str, Any] = {
-        "kind": choose.choice(["constant", "constant", "trace"]),
-        "uplink": rate,
-        "latency": duration(times.or_zero()),
-        "overhead_bytes": choose.choice([0, 0, 40]),
-        "mtu_bytes": choose.choice([100, 250, 1500]),
-    }
-    if link["kind"] == "trace":
+    link = plain_link(choose, duration(times.or_zero()))
+    if choose.random() < 1 / 3:
         traces = [random_rates(choose, times), random_opportunities(choose)]
-        link["downlink"] = rate
+        link |= {"kind": "trace", "downlink": link["uplink"]}
         link["uplink"] = choose.choice(traces).model_dump(mode="json")
         link["offset"] = choose.choice(["0 s", "0.5 s", "random"])
     if choose.random() < 0.2:
@@ -202,6 +216,12 @@ def by_turns(choose: Random, times: _Times) -> dict[str, Any]:
     """Outages whose lengths keep step with no trace: at least one of them is random."""
     up = {"mean": f"{times.one()!r} s", "distribution": "exponential"}
     return {"up": up, "down": {"mean": f"{times.one()!r} s", "distribution": _distribution(choose)}}
+
+
+def random_cell(choose: Random) -> dict[str, str]:
+    """The rates of a cell: scarce, just enough for one, or ample."""
+    up, down = (choose.choice([RATE, 12_345.6, 3 * RATE]) for _ in "12")
+    return {"uplink": f"{up!r} bit/s", "downlink": f"{down!r} bit/s"}
 
 
 def random_rates(choose: Random, times: _Times) -> RateTrace:
@@ -241,13 +261,36 @@ def random_world(choose: Random) -> World:
     groups = tuple(
         _random_group(choose, times, num_taps) for _ in range(choose.choice([1, 1, 2, 3]))
     )
+    cells = tuple(
+        CellRates(*(choose.choice([RATE, 12_345.6, 2 * RATE]) for _ in "12"))
+        for _ in range(choose.choice([0, 0, 1, 2]))
+    )
     return World(
         seed=choose.randint(0, 1000),
-        groups=groups,
+        groups=tuple(_placed(choose, group, cells) for group in groups),
+        cells=cells,
         num_workers=choose.choice([1, 1, 2, 4]),
         deliver=choose.random() < 0.5,
         horizon_s=choose.choice([None, None, times.one() * choose.randint(1, 20)]),
         step_distribution=_distribution(choose),
+    )
+
+
+def _placed(choose: Random, group: Group, cells: tuple[CellRates, ...]) -> Group:
+    """A group in one of the cells, if there are any, with a link that may bound its share."""
+    if not cells or choose.random() < 0.2:
+        return group
+    index = choose.randrange(len(cells))
+    up, down = cells[index].uplink_bits_per_s, cells[index].downlink_bits_per_s
+    return replace(
+        group,
+        uplink=None,
+        downlink=None,
+        cell=index,
+        weight=choose.choice([1, 1, 2, 3]),
+        uplink_bits_per_s=min(choose.choice([RATE / 2, 5_000.5, 2 * RATE]), up),
+        downlink_bits_per_s=min(choose.choice([RATE / 4, 2 * RATE]), down),
+        count=group.count * choose.choice([1, 2]),
     )
 
 

@@ -1,7 +1,8 @@
-"""What links that vary carried, held against what they can have carried at most."""
+"""What links that vary and cells carried, held against the most that they can have carried."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from mobisim.channel import BITS_PER_BYTE, Course, course
 from mobisim.span import TRANSFER, Span, SpanColumns
 from mobisim.world import World
 
+_KEPT = 1000  # disjoint times of a cell; a flow that began before all of them is held to less
+_ROUNDING = 1e-9  # of a cell's level
 _ROUNDING_BITS = 1e-6  # of room between two instants; the instants' own rounding is in the room
 
 
@@ -63,3 +66,36 @@ class ChannelUse:
             assert channel is not None
             self.busy[span.actor] = Busy(course(channel, self.world.seed, span.device))
         return self.busy[span.actor]
+
+
+class CellUse:
+    """Follows what each cell carried while it was not empty, up and down apart."""
+
+    def __init__(self, world: World) -> None:
+        self.group_of = world.group_of
+        self.cells = np.array([-1 if g.cell is None else g.cell for g in world.groups])
+        self.ups = [cell.uplink_bits_per_s for cell in world.cells]
+        self.downs = [cell.downlink_bits_per_s for cell in world.cells]
+        self.busy: dict[tuple[int, bool], deque[tuple[float, float, int]]] = {}
+
+    def fine(self, moved: SpanColumns) -> NDArray[np.bool_]:
+        """Which transfers and downloads can have been carried; true for links in no cell."""
+        fine = np.ones(len(moved), dtype=np.bool_)
+        cell = self.cells[self.group_of[moved.device]]
+        index = np.flatnonzero(cell >= 0)
+        for at, span in zip(index.tolist(), moved[index].spans(), strict=True):
+            fine[at] = self._carries(int(cell[at]), span)
+        return fine
+
+    def _carries(self, cell: int, span: Span) -> bool:
+        """Whether all that overlaps, together with this flow, fits between its begin and end."""
+        up = span.kind == TRANSFER
+        busy = self.busy.setdefault((cell, up), deque(maxlen=_KEPT))
+        start, bits = span.start, span.num_bytes * BITS_PER_BYTE
+        while busy and busy[-1][1] > span.start:
+            earlier = busy.pop()
+            start, bits = min(start, earlier[0]), bits + earlier[2]
+        busy.append((start, span.end, bits))
+        rate = (self.ups if up else self.downs)[cell]
+        lasted = (span.end - start) * (1 + _ROUNDING) + 16 * np.spacing(span.end)
+        return bool(bits <= rate * lasted)

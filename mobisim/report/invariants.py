@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.errors import InvariantError
-from mobisim.report.channel_use import ChannelUse
+from mobisim.report.channel_use import CellUse, ChannelUse
 from mobisim.report.jobs import KEY_BITS, KEY_MASK, Jobs, Served
 from mobisim.span import (
     DOWNLOAD,
@@ -68,6 +68,7 @@ class InvariantFold:
         self.stepped_at = 0.0
         self.served = Served(world)
         self.channels = ChannelUse(world)
+        self.cells = CellUse(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
 
     def add(self, columns: SpanColumns) -> None:
@@ -112,7 +113,7 @@ class InvariantFold:
     def _links(self, columns: SpanColumns) -> None:
         carried = np.isin(columns.kind, (TRANSFER, DOWNLOAD)) & ~columns.cut
         moved = columns[carried]
-        self._require(5, self.channels.fine(moved), moved)
+        self._require(5, self.channels.fine(moved) & self.cells.fine(moved), moved)
         moved = moved[~self.channels.varies(moved)]
         group = self.world.group_of[moved.device]
         up = np.array([g.uplink_bits_per_s for g in self.world.groups])[group]

@@ -229,7 +229,8 @@ def _location(problem: ErrorDetails, data: Any) -> Location:
             continue
         at.append(key)
     if "key" in problem.get("ctx", {}):
-        at.append(problem["ctx"]["key"])
+        key = problem["ctx"]["key"]
+        at.extend(_parse_path(key, "") if problem["type"] == "of_key" else [key])
     elif at and at[-1] == "value" and at != list(loc):
         at.pop()
     return tuple(at)

@@ -56,9 +56,16 @@ def _walk(value: Any, path: str) -> Iterator[Origin]:
             yield _of_samples(value, path)
         for name in type(value).model_fields:
             yield from _walk(getattr(value, name), f"{path}.{name}".removeprefix("."))
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _walk(item, f"{path}[{index}]")
+    else:
+        for key, item in _items(value):
+            yield from _walk(item, f"{path}{key}")
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    """What a container holds, by what its paths add."""
+    if isinstance(value, dict):
+        return [(f".{name}", item) for name, item in value.items()]
+    return [(f"[{i}]", item) for i, item in enumerate(value)] if isinstance(value, tuple) else []
 
 
 def _of_prefill(point: Prefill, path: str) -> Origin:

@@ -9,6 +9,7 @@ from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_valid
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from mobisim.errors import nearest
 from mobisim.scenario import catalog
 from mobisim.scenario.profiles import (
     DeviceProfile,
@@ -22,6 +23,8 @@ from mobisim.scenario.profiles import (
 from mobisim.scenario.quantities import (
     PositiveByteCount,
     PowerOrZero,
+    Rate,
+    Sourced,
     Strict,
     Time,
     problem_of,
@@ -172,14 +175,38 @@ class BatteryUse(Strict):
     when_low: WhenLow | None = None
 
 
+class Cell(Strict):
+    """An air interface that links share: what it carries in all, up and down apart."""
+
+    uplink: Sourced[Rate]
+    downlink: Sourced[Rate]
+
+
 class DeviceGroup(Strict):
-    """`count` devices of one sort, each with a link of its own."""
+    """`count` devices of one sort, each with a link of its own.
+
+    Links in a `cell` share its rate by their `weight`, each at no more than its own rate.
+    """
 
     profile: Annotated[DeviceProfile, Nameable("devices")]
     link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
     battery: BatteryUse | None = None
+    cell: Name | None = None
+    weight: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 1
+
+    @model_validator(mode="after")
+    def _cell_shares_a_constant_rate(self) -> Self:
+        link = self.link
+        slow_start = link.tcp is not None and link.tcp.slow_start
+        if self.cell and (link.kind != "constant" or link.outages or slow_start):
+            raise problem_of(
+                "cell",
+                "a cell shares links of constant rate; expected: kind: constant, without outages "
+                "and with tcp.slow_start: false if there is tcp",
+            )
+        return self
 
     @model_validator(mode="after")
     def _battery_is_known(self) -> Self:
@@ -236,6 +263,7 @@ class Scenario(Strict):
     sequence_length: Count | None = None
     granularity: Literal["batch", "layer"] = "batch"
     deliver: Literal["side_network", "none"] = "side_network"
+    cells: dict[Name, Cell] = Field(default_factory=dict)
     devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
     server: Server
     horizon: Time | None = None
@@ -253,6 +281,15 @@ class Scenario(Strict):
             and isinstance(self.server.profile, FixedServer)
             and self.wire.payload_bytes is not None
         )
+
+    @model_validator(mode="after")
+    def _cells_are_known(self) -> Self:
+        for index, group in enumerate(self.devices):
+            if group.cell is not None and group.cell not in self.cells:
+                guess = nearest(group.cell, self.cells)
+                hint = f"did you mean {guess!r}?" if guess else "expected: a key of cells"
+                raise problem_of(f"devices[{index}].cell", f"no cell {group.cell!r}; {hint}")
+        return self
 
     @model_validator(mode="after")
     def _work_is_stated_once(self) -> Self:

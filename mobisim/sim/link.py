@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from mobisim.channel import BITS_PER_BYTE
 from mobisim.sim.battery import Charge
 from mobisim.sim.kernel import Alarm
-from mobisim.sim.medium import medium_of
+from mobisim.sim.medium import downlink_of, uplink_of
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, TRANSFER, Row
@@ -41,7 +41,7 @@ class Uplink:
         self.last_arrival = 0.0
         group = device.group
         self.latency_s = group.latency_s
-        self.medium = medium_of(scene, device, group.uplink)
+        self.medium = uplink_of(scene, device)
         self.latency_factor: Factor | None = factor_stream(
             scene.world.seed, f"uplink-{device.index}/latency", group.latency_distribution
         )
@@ -114,7 +114,7 @@ class Downlink:
         self.actor = scene.world.actors.downlink(device.index)
         self.kind = NONE
         self.since = 0.0
-        self.medium = medium_of(scene, device, device.group.downlink)
+        self.medium = downlink_of(scene, device)
 
     def carry(self) -> None:
         """Set out with the side network."""

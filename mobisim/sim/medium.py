@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from mobisim.channel import Channel, carrier
+from mobisim.sim.cell import Cell, Member
 from mobisim.sim.kernel import Alarm, Callback
 from mobisim.sim.scene import Scene
+from mobisim.world import Group
 
 
 class Medium(Protocol):
@@ -22,11 +24,27 @@ class Place(Protocol):
 
     index: int
     rank: int
+    group: Group
 
 
-def medium_of(scene: Scene, device: Place, channel: Channel | None) -> Medium | None:
-    """The medium of one direction of a device's link; None where its rate is constant."""
-    return Alone(scene, device, channel) if channel is not None else None
+def uplink_of(scene: Scene, device: Place) -> Medium | None:
+    """What carries a device's uploads; None for a constant rate of its own."""
+    group = device.group
+    if group.cell is not None:
+        return _member(device, scene.uplinks[group.cell], group.uplink_bits_per_s)
+    return Alone(scene, device, group.uplink) if group.uplink is not None else None
+
+
+def downlink_of(scene: Scene, device: Place) -> Medium | None:
+    """What carries a device's downloads; None for a constant rate of its own."""
+    group = device.group
+    if group.cell is not None:
+        return _member(device, scene.downlinks[group.cell], group.downlink_bits_per_s)
+    return Alone(scene, device, group.downlink) if group.downlink is not None else None
+
+
+def _member(device: Place, cell: Cell, bits_per_s: float) -> Member:
+    return Member(cell, device.index, device.rank, device.group.weight, bits_per_s)
 
 
 class Alone:

@@ -103,7 +103,7 @@ def test_work_too_short_for_the_clock_keeps_its_row() -> None:
     (part, *_), step_s = group.batches[0].parts, 1.0
     instant = replace(part, tap=-1, forward_s=1e6, transfer_s=1e-12)
     batch = replace(group.batches[0], parts=(instant,), step_s=step_s)
-    group = replace(group, batches=(batch,), order=None, uplink=None)
+    group = replace(group, batches=(batch,), order=None, uplink=None, cell=None)
     plain = replace(world, groups=(group,), horizon_s=None)
     assert first_difference(plain) is None
     transfers = [span for span in spans_of(plain) if KINDS[span.kind] == "transfer"]

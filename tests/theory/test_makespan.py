@@ -45,6 +45,28 @@ def approx(expected: float) -> Any:
     return pytest.approx(expected, rel=TIGHT)
 
 
+@pytest.mark.parametrize(NAMES, GRID[::7])
+def test_a_device_alone_in_a_cell_has_it_all(
+    forward_s: float, encode_s: float, c: float, s: float, num_batches: int
+) -> None:
+    """The closed form of its own link: c is the cell's, or the link's where that is slower."""
+    f = forward_s + encode_s
+    group = device(forward_s, encode_s=encode_s, transfer_s=c) | {"cell": "home"}
+    expected = approx(f + c + s + (num_batches - 1) * max(f, c, s))
+    for link_s, cell_s in ((c, c / 2), (c / 2, c)):
+        group["link"]["uplink"] = f"{8000 / link_s!r} bit/s"
+        cells = {"home": {"uplink": f"{8000 / cell_s!r} bit/s", "downlink": "1 Mbit/s"}}
+        assert makespan(stated(num_batches, group, step_s=s, cells=cells)) == expected
+
+
+def test_devices_of_a_cell_that_send_without_end_share_it() -> None:
+    """D devices whose cell sets the pace: their last bits are through after all bits ÷ its rate."""
+    group = device(0.001, transfer_s=0.1, count=5) | {"cell": "home"}
+    cells = {"home": {"uplink": "8 kbit/s", "downlink": "1 Mbit/s"}}
+    scenario = stated(20, group, step_s=0.001, workers=5, cells=cells)
+    assert makespan(scenario) == approx(0.001 + 5 * 20 * 1.0 + 0.001)
+
+
 @pytest.mark.parametrize(NAMES, GRID)
 def test_ample_run_ahead(
     forward_s: float, encode_s: float, c: float, s: float, num_batches: int

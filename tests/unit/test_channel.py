@@ -192,14 +192,14 @@ def group(**link: object) -> DeviceGroup:
 
 def test_the_window_limits_the_rate() -> None:
     """64 KiB per round trip of 100 ms are 43 packets of 1,500 bytes: 5.16 Mbit/s."""
-    up, down = directions(group(tcp={"max_window": "64 KiB", "slow_start": False}))
+    up, down = directions(group(tcp={"max_window": "64 KiB", "slow_start": False}), {})
     assert up.bits_per_s == down.bits_per_s == pytest.approx(43 * 1500 * 8 / 0.1)
     assert up.channel is None
 
 
 def test_loss_limits_the_rate_as_mathis_says() -> None:
     """One packet in a hundred lost: 12.2 packets per round trip, 1.47 Mbit/s."""
-    up, _ = directions(group(tcp={"loss": 0.01, "slow_start": False}))
+    up, _ = directions(group(tcp={"loss": 0.01, "slow_start": False}), {})
     assert up.bits_per_s == pytest.approx(1500 * 8 / 0.1 * math.sqrt(1.5) / 0.1)
 
 

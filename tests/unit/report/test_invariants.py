@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,50 @@ def test_a_delivery_faster_than_the_downlink_is_found() -> None:
     error = broken(world, tamper(spans, at, start=spans[at].start + 0.1), 1000)
     assert error.number == 5
     assert "kind=download" in str(error)
+
+
+OUTAGES = {"windows": [["2 s", "3 s"], ["5 s", "5.5 s"]]}
+RATES = {"format": "csv", "time_s": [0.0, 1.0, 2.0], "bit_per_s": [9000.0, 2000.0, 7000.0]}
+VARYING: dict[str, dict[str, Any]] = {
+    "outages": {"outages": OUTAGES},
+    "rates": {"kind": "trace", "uplink": RATES, "downlink": "1 Mbit/s"},
+    "opportunities": {
+        "kind": "trace",
+        "uplink": {"format": "mahimahi", "ms": [700, 1500, 1500, 2000]},
+        "downlink": "1 Mbit/s",
+    },
+}
+
+
+@pytest.mark.parametrize("block_rows", [1000, 3], ids=["one block", "small blocks"])
+@pytest.mark.parametrize("case", VARYING)
+def test_a_transfer_beyond_a_supply_is_found(case: str, block_rows: int) -> None:
+    """What traces and outages left is all that a link can have carried."""
+    world = world_of(stated(6, device(0.1, transfer_s=1.0) | linked(**VARYING[case]), step_s=0.1))
+    spans = spans_of(world)
+    check(world, spans, block_rows)
+    at = find(spans, TRANSFER, batch=4)
+    start, end = spans[at].start, spans[at].end
+    shorter = tamper(spans, at, end=start + 0.4 * (end - start))
+    ordered = sorted(shorter, key=lambda span: span.end)
+    assert broken(world, ordered, block_rows).number == 5
+
+
+def linked(**changed: Any) -> dict[str, Any]:
+    """A device's link with some of its fields changed."""
+    return {"link": device(0.1)["link"] | changed}
+
+
+@pytest.mark.parametrize("block_rows", [1000, 3], ids=["one block", "small blocks"])
+def test_flows_beyond_their_cell_are_found(block_rows: int) -> None:
+    """Each of three links may carry 8 kbit/s; their cell carries no more than 12."""
+    group = device(0.1, transfer_s=1.0, count=3) | {"cell": "home"}
+    cells = {"home": {"uplink": "12 kbit/s", "downlink": "12 kbit/s"}}
+    world = world_of(stated(4, group, step_s=0.1, cells=cells))
+    spans = spans_of(world)
+    check(world, spans, block_rows)
+    ample = replace(world, cells=(replace(world.cells[0], uplink_bits_per_s=24_000.0),))
+    assert broken(world, spans_of(ample), block_rows).number == 5
 
 
 def test_workers_that_step_out_of_order_break_nothing() -> None:
