@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from mobisim.workload import Planned, metric_name
 
 EVALUATIONS_PER_EPOCH = 10
 Progress = Callable[[int, int], None]
+Restored = TypeVar("Restored")
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,20 @@ class Learning:
         planned: Planned,
         checkpoints: Checkpoints,
         progress: Progress | None = None,
+        *,
+        trainer: Trainer | None = None,
+        step: Callable[[int, int], float] | None = None,
     ) -> None:
         training = system.scenario.training
         assert training is not None
-        assert planned.data is not None
         self.system, self.training, self.checkpoints = system, training, checkpoints
         self.progress = progress or (lambda done, total: None)
-        backbone = load_backbone(training.backbone)
-        config = _config(system, training, backbone.num_layers)
-        self.trainer = Trainer(backbone, planned.data, config)
+        self.trainer = trainer or make_trainer(system, planned)
+        self.step = step or self.trainer.step
         self.total = planned.workload.num_batches
-        per_epoch = math.ceil(self.total / training.epochs)
-        self.every = training.evaluate_every or max(1, per_epoch // EVALUATIONS_PER_EPOCH)
+        self.every = evaluation_interval(training, self.total)
         self.metric = metric_name(training)
-        self.history = checkpoints.load(self.trainer) or History(initial=self._evaluate())
+        self.history = checkpoints.load(self._restored) or History(initial=self._evaluate())
         self.done = 0
         self.stopped = False
         self.time_to_target_s: float | None = None
@@ -102,14 +103,21 @@ class Learning:
         loss, metric = self.history.loss[first : self.done], self.history.metric[first : self.done]
         return Learned(np.array(loss), np.array(metric), stop_after)
 
+    def _restored(self, state: dict[str, Any]) -> History:
+        self.trainer.load_state_dict(state["trainer"])
+        return History(**state["history"])
+
+    def _state(self) -> dict[str, Any]:
+        return {"trainer": self.trainer.state_dict(), "history": vars(self.history)}
+
     def _step(self, batch: int, version_read: int) -> None:
         self.done += 1
         if self.done <= len(self.history.loss):
             return  # a checkpoint has brought this step back
-        self.history.loss.append(self.trainer.step(batch, version_read))
-        judged = self.done % self.every == 0 or self.done == self.total
+        self.history.loss.append(self.step(batch, version_read))
+        judged = is_judged(self.done, self.every, self.total)
         self.history.metric.append(self._evaluate() if judged else math.nan)
-        self.checkpoints.maybe_save(self.trainer, self.history)
+        self.checkpoints.maybe_save(self._state)
         self.progress(self.done, self.total)
 
     def _evaluate(self) -> float:
@@ -142,6 +150,26 @@ class Learning:
         path.chmod(0o644)  # as readable as the files beside it
 
 
+def evaluation_interval(training: Training, num_batches: int) -> int:
+    """Every how many steps the side network is evaluated."""
+    per_epoch = math.ceil(num_batches / training.epochs)
+    return training.evaluate_every or max(1, per_epoch // EVALUATIONS_PER_EPOCH)
+
+
+def is_judged(done: int, every: int, total: int) -> bool:
+    """Whether an evaluation follows so many steps."""
+    return done % every == 0 or done == total
+
+
+def make_trainer(system: System, planned: Planned) -> Trainer:
+    """The trainer that a scenario asks for."""
+    training = system.scenario.training
+    assert training is not None
+    assert planned.data is not None
+    backbone = load_backbone(training.backbone)
+    return Trainer(backbone, planned.data, _config(system, training, backbone.num_layers))
+
+
 def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
     scenario = system.scenario
     assert scenario.wire.codec is not None
@@ -154,7 +182,7 @@ def _config(system: System, training: Training, num_layers: int) -> TrainingConf
         bottleneck=scenario.side_network.bottleneck,
         head=training.head,
         pooling=training.pooling,
-        tap_layers=_trained_taps(system, num_layers),
+        tap_layers=trained_taps(system, num_layers),
         optimizer=training.optimizer,
         padding=training.padding,
         granularity=scenario.granularity,
@@ -163,7 +191,7 @@ def _config(system: System, training: Training, num_layers: int) -> TrainingConf
     )
 
 
-def _trained_taps(system: System, num_layers: int) -> tuple[int, ...] | None:
+def trained_taps(system: System, num_layers: int) -> tuple[int, ...] | None:
     """The timed model's taps at the same relative depth of the trained backbone."""
     if system.scenario.side_network.taps == "all":
         return None
@@ -190,8 +218,8 @@ class Checkpoints:
         self.path = place.with_name(f"{place.name}.checkpoint")
         self.last = time.monotonic()
 
-    def load(self, trainer: Trainer) -> History | None:
-        """Bring the trainer back to the checkpoint; None where there is none to resume from.
+    def load(self, restored: Callable[[dict[str, Any]], Restored]) -> Restored | None:
+        """What `restored` makes of the checkpoint; None where there is none to resume from.
 
         Raises:
             InputError: the checkpoint is broken, or one of another run.
@@ -201,8 +229,7 @@ class Checkpoints:
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True)
             if state["digest"] == self.digest:
-                trainer.load_state_dict(state["trainer"])
-                return History(**state["history"])
+                return restored(state)
         except Exception as error:  # torch raises many unrelated kinds on a broken file
             raise InputError(
                 f"this checkpoint cannot be read: {type(error).__name__}",
@@ -215,16 +242,15 @@ class Checkpoints:
             hint="choose another --out, or remove it to begin again",
         )
 
-    def maybe_save(self, trainer: Trainer, history: History) -> None:
+    def maybe_save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Write a checkpoint when the last one, or the start, is long ago."""
         now = time.monotonic()
         if now - self.last < self.every_s:
             return
-        state = {"trainer": trainer.state_dict(), "history": vars(history), "digest": self.digest}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_name(f"{partial_prefix(self.place)}checkpoint")
         try:
-            torch.save(state, aside)
+            torch.save(state() | {"digest": self.digest}, aside)
             aside.replace(self.path)
         finally:
             aside.unlink(missing_ok=True)

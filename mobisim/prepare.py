@@ -37,6 +37,7 @@ class Options:
     ignore_memory: bool = False
     allow_extrapolation: bool = False
     resume: bool = False
+    real: bool = False  # on a testbed, not simulated
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     out: Path | None = None
     command: str = ""
@@ -48,6 +49,7 @@ class Options:
             "train": self.train,
             "ignore_memory": self.ignore_memory,
             "allow_extrapolation": self.allow_extrapolation,
+            **({"real": True} if self.real else {}),
         }
 
 

@@ -21,7 +21,6 @@ from mobisim.report.tables import SpanWriter, StepWriter, read_spans
 from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP, Block, SpanColumns
-from mobisim.world import World
 
 if TYPE_CHECKING:
     from mobisim.learning import Learning
@@ -47,10 +46,33 @@ def run(scenario: Scenario, options: Options | None = None) -> Result:
     prepared = prepare(scenario, options)
     results.check_free(prepared.place, prepared.digest)
     learning = _begin_learning(prepared) if _will_learn(prepared) else None
-    with results.publishing(prepared.place) as aside:
-        summary = _produce(prepared, learning, aside)
+    runs = learning is not None or prepared.options.ignore_memory
+    runs = runs or (not prepared.learns and prepared.memory.suffices())
+    result = publish(prepared, learning, simulate(prepared.world) if runs else None)
     if learning is not None:
         learning.checkpoints.clear()
+    return result
+
+
+def publish(
+    prepared: Prepared,
+    learning: Learning | None,
+    blocks: Iterator[Block] | None,
+    *,
+    about: dict[str, Any] | None = None,
+) -> Result:
+    """Fold a stream of spans into a published result; None for a scenario that does not fit.
+
+    `about` goes into the manifest.
+    """
+    with results.publishing(prepared.place) as aside:
+        totals = None
+        if blocks is not None:
+            invariants = InvariantFold(prepared.world, real=prepared.options.real)
+            totals = _stream(prepared, learning, blocks, invariants, aside)
+        else:
+            _write_no_spans(prepared, aside)
+        summary = _conclude(prepared, learning, totals, about or {}, aside)
     return Result(prepared.place, summary)
 
 
@@ -80,21 +102,22 @@ def _begin_learning(prepared: Prepared) -> Learning:
     )
 
 
-def _produce(prepared: Prepared, learning: Learning | None, aside: Path) -> Summary:
-    """Write all of a result into `aside`."""
-    runs = learning is not None or prepared.options.ignore_memory
-    totals = None
-    if runs or (not prepared.learns and prepared.memory.suffices()):
-        totals = _stream(prepared, learning, aside)
-    else:
-        _write_no_spans(prepared, aside)
+def _conclude(
+    prepared: Prepared,
+    learning: Learning | None,
+    totals: Totals | None,
+    about: dict[str, Any],
+    aside: Path,
+) -> Summary:
+    """Write what comes after the spans into `aside`."""
     summary = summarise(prepared, learning, totals)
     fields = summary.model_dump(mode="json")
     check_summary(fields, read_spans(aside / results.SPANS_FILE), prepared.world.actors.names)
     results.write_json(aside / results.SUMMARY, fields)
     results.write_json(
         aside / results.MANIFEST,
-        manifest(prepared.scenario, prepared.digest, prepared.world, prepared.options.command),
+        manifest(prepared.scenario, prepared.digest, prepared.world, prepared.options.command)
+        | about,
     )
     if learning is not None:
         learning.save(aside / "side_network.safetensors")
@@ -103,12 +126,18 @@ def _produce(prepared: Prepared, learning: Learning | None, aside: Path) -> Summ
     return summary
 
 
-def _stream(prepared: Prepared, learning: Learning | None, aside: Path) -> Totals:
+def _stream(
+    prepared: Prepared,
+    learning: Learning | None,
+    blocks: Iterator[Block],
+    invariants: InvariantFold,
+    aside: Path,
+) -> Totals:
     """Simulate, learn and record, block by block."""
     world, planned = prepared.world, prepared.planned
-    metrics, invariants, meter = MetricsFold(world), InvariantFold(world), Meter(world)
+    metrics, meter = MetricsFold(world), Meter(world)
     with _writers(prepared, aside) as (spans, steps):
-        for block, learned in _blocks(world, learning):
+        for block, learned in _learned(blocks, learning):
             columns = block.columns
             metrics.add(block)
             invariants.add(columns)
@@ -142,12 +171,14 @@ def _write_no_spans(prepared: Prepared, aside: Path) -> None:
         spans.add(SpanColumns.from_rows([]))
 
 
-def _blocks(world: World, learning: Learning | None) -> Iterator[tuple[Block, tuple[Any, ...]]]:
+def _learned(
+    blocks: Iterator[Block], learning: Learning | None
+) -> Iterator[tuple[Block, tuple[Any, ...]]]:
     if learning is None:
         with _collector_at_rest():
-            yield from ((block, ()) for block in simulate(world))
+            yield from ((block, ()) for block in blocks)
         return
-    for block in simulate(world):
+    for block in blocks:
         learned = learning.add(block.columns)
         if learned.stop_after is not None:
             yield Block(block.rows[: learned.stop_after + 1]), (learned.loss, learned.metric)

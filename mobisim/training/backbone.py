@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobisim.errors import InputError
@@ -73,17 +75,44 @@ class Backbone:
         Shapes: L tensors [N, D].
         """
         self._check(ids, tap_layers)
-        lengths = np.array([len(sample) for sample in ids])
-        order = np.argsort(lengths, kind="stable")
+        order, inverse_N = _by_length(ids)
         groups = [order[i : i + GROUP_SIZE] for i in range(0, len(order), GROUP_SIZE)]
         with _captured([self.blocks[layer - 1] for layer in tap_layers]) as outputs:
             forwarded = side_by_side(
                 lambda group: self._forward([ids[i] for i in group], outputs), groups
             )
-        starts = np.cumsum(lengths) - lengths
-        rows_N = np.concatenate([np.arange(lengths[i]) + starts[i] for i in order])
-        inverse_N = torch.from_numpy(np.argsort(rows_N))
         return [torch.cat(parts)[inverse_N] for parts in zip(*forwarded, strict=True)]
+
+    @torch.no_grad()
+    def stream(
+        self,
+        ids: Sequence[Tokens],
+        tap_layers: Sequence[int],
+        take: Callable[[Tensor], None],
+        padded_length: int | None = None,
+    ) -> None:
+        """What `taps` gives, each [N, D] as soon as its block is done; then nothing more is run.
+
+        All samples are forwarded together, padded to `padded_length` or to the longest of them: the
+        very same bits as from `taps` where those shapes are the same.
+        """
+        self._check(ids, tap_layers)
+        order, inverse_N = _by_length(ids)
+        padding = getattr(self.config, "pad_token_id", None) or 0
+        ids_GT, mask_GT = padded([ids[i] for i in order], padding, padded_length)
+        real_GT = mask_GT.bool()
+        last = tap_layers[-1]
+
+        def tell(layer: int, tensor: Tensor) -> None:
+            take(tensor[real_GT][inverse_N])
+            if layer == last:
+                raise _Enough
+
+        with contextlib.ExitStack() as stack, contextlib.suppress(_Enough):
+            for layer in tap_layers:
+                hook = functools.partial(tell, layer)
+                stack.callback(_on_output(self.blocks[layer - 1], hook).remove)
+            self.base(input_ids=ids_GT, attention_mask=mask_GT, **_NO_CACHE[self.is_decoder])
 
     def tail(self) -> nn.Module:
         """Final norm, projection and output embedding: from the last tap to the vocabulary.
@@ -138,6 +167,10 @@ class Backbone:
             ours = tail(self.taps([probe], [self.num_layers])[0])
         if own.shape != ours.shape or not torch.allclose(own, ours, rtol=1e-3, atol=1e-3):
             raise InputError(f"backbone {self.name!r} ends in a way that next-token cannot copy")
+
+
+class _Enough(Exception):  # noqa: N818 - no error: all taps are taken
+    """Ends a forward after its last tap."""
 
 
 class _SoftCap(nn.Module):
@@ -259,14 +292,12 @@ def _captured(blocks: Sequence[nn.Module]) -> Iterator[_Outputs]:
     """What each block gives, per thread and place in `blocks`, while the context is open."""
     outputs: _Outputs = collections.defaultdict(dict)
 
-    def keep(place: int) -> Callable[[nn.Module, object, Any], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            outputs[threading.get_ident()][place] = tensor
+    def keep(place: int, tensor: Tensor) -> None:
+        outputs[threading.get_ident()][place] = tensor
 
-        return hook
-
-    handles = [block.register_forward_hook(keep(place)) for place, block in enumerate(blocks)]
+    handles = [
+        _on_output(block, functools.partial(keep, place)) for place, block in enumerate(blocks)
+    ]
     try:
         yield outputs
     finally:
@@ -274,9 +305,29 @@ def _captured(blocks: Sequence[nn.Module]) -> Iterator[_Outputs]:
             handle.remove()
 
 
-def padded(ids: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
+def _on_output(block: nn.Module, take: Callable[[Tensor], None]) -> Any:
+    """Hands each output of a block on; the handle that ends this."""
+
+    def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+        take(output[0] if isinstance(output, tuple) else output)
+
+    return block.register_forward_hook(hook)
+
+
+def _by_length(ids: Sequence[Tokens]) -> tuple[NDArray[np.int64], Tensor]:
+    """The samples in order of their lengths, and how to put their tokens back: [B] and [N]."""
+    lengths = np.array([len(sample) for sample in ids])
+    order = np.argsort(lengths, kind="stable")
+    starts = np.cumsum(lengths) - lengths
+    rows_N = np.concatenate([np.arange(lengths[i]) + starts[i] for i in order])
+    return order, torch.from_numpy(np.argsort(rows_N))
+
+
+def padded(
+    ids: Sequence[Tokens], padding: int, padded_length: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Token ids padded on the right, and the mask of real tokens."""
-    longest = max(map(len, ids))
+    longest = padded_length or max(map(len, ids))
     ids_GT = torch.full((len(ids), longest), padding)
     mask_GT = torch.zeros(len(ids), longest, dtype=torch.long)
     for row, sample in enumerate(ids):

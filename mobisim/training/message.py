@@ -11,6 +11,7 @@ size and width are agreed before the first payload; the header repeats the codec
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class _Header:
     num_tokens: int
 
     @property
+    def mini_batch(self) -> tuple[int, ...]:
+        """What all messages of a mini-batch have in common."""
+        return self.label_kind, self.device, self.batch, self.num_samples, self.num_tokens
+
+    @property
     def num_labels(self) -> int:
         return self.num_tokens if _LABEL_KINDS[self.label_kind] == "token" else self.num_samples
 
@@ -90,20 +96,30 @@ def pack(
     With `padded_length`, every sample is sent as that many tokens; padding travels as zero
     activations and, for next-token, as positions without a label.
     """
+    rows_LNR = payload.rows_LNR
+    size = len(rows_LNR) if granularity == "batch" else 1
+    return [
+        pack_part(
+            dataclasses.replace(payload, rows_LNR=rows_LNR[start : start + size]),
+            layout,
+            first_tap=1 + start,
+            padded_length=padded_length,
+        )
+        for start in range(0, len(rows_LNR), size)
+    ]
+
+
+def pack_part(
+    payload: Payload, layout: TapFormat, *, first_tap: int, padded_length: int | None = None
+) -> bytes:
+    """One message: the payload's taps, of which the first is number `first_tap` (from 1)."""
     slots, num_sent = _slots(payload.lengths, padded_length)
     taps = [
         rows_to_wire(_spread(rows_NR, slots, num_sent, layout), layout).numpy().tobytes()
         for rows_NR in payload.rows_LNR
     ]
-    parts = [b"".join(taps)] if granularity == "batch" else taps
-    taps_each = len(taps) // len(parts)
-    front = _front(payload, slots, num_sent)
-    return [
-        _header(payload, layout, 1 + part * taps_each, taps_each, num_sent)
-        + (front if part == 0 else b"")
-        + body
-        for part, body in enumerate(parts)
-    ]
+    front = _front(payload, slots, num_sent) if first_tap == 1 else b""
+    return b"".join([_header(payload, layout, first_tap, len(taps), num_sent), front, *taps])
 
 
 def unpack(messages: Sequence[bytes], layout: TapFormat) -> Payload:
@@ -111,18 +127,74 @@ def unpack(messages: Sequence[bytes], layout: TapFormat) -> Payload:
 
     Raises: InputError where a message is cut, foreign, or contradicts the others.
     """
-    headers = [_read_header(message, layout) for message in messages]
-    head = _agreed(headers)
-    lengths, labels, start = _read_front(messages[0], head)
-    slots, num_sent = _slots(lengths, _padded_length(lengths, head))
-    taps = [
-        wire_to_rows(tap, num_sent, layout)[slots]
-        for part, (message, header) in enumerate(zip(messages, headers, strict=True))
-        for tap in _split(message, start if part == 0 else HEADER_BYTES, header, layout)
-    ]
-    kind = _LABEL_KINDS[head.label_kind]
-    labels = labels[slots.numpy()] if kind == "token" else labels
-    return Payload(head.device, head.batch, kind, lengths, labels, torch.stack(taps))
+    unpacking = Unpacking(layout)
+    rows = [unpacking.add(message) for message in messages]
+    return unpacking.payload(rows)
+
+
+class Unpacking:
+    """One mini-batch on its way in, message by message."""
+
+    def __init__(self, layout: TapFormat) -> None:
+        self.layout = layout
+        self.next_tap = 1
+        self.lengths = np.zeros(0, np.int64)
+        self.labels = np.zeros(0, np.int64)
+        self._head: _Header | None = None
+        self._slots = torch.zeros(0)
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Whether labels are those of samples or of tokens."""
+        return _LABEL_KINDS[self._first().label_kind]
+
+    @property
+    def batch(self) -> int:
+        """The mini-batch's number."""
+        return self._first().batch
+
+    def add(self, message: bytes) -> Tensor:
+        """The encoded taps of the next message, padding dropped.
+
+        Shapes: uint8 [taps of the message, N, R].
+        Raises: InputError where it is cut, foreign, or contradicts the messages before.
+        """
+        header = _read_header(message, self.layout)
+        _expect("first tap", header.first_tap == self.next_tap, self.next_tap, header.first_tap)
+        start = HEADER_BYTES
+        if self._head is None:
+            start = self._open(message, header)
+        expected, got = self._first().mini_batch, header.mini_batch
+        _expect("mini-batch", got == expected, f"as before: {expected}", got)
+        taps = _split(message, start, header, self.layout)
+        self.next_tap += header.num_taps
+        rows = [wire_to_rows(tap, header.num_tokens, self.layout)[self._slots] for tap in taps]
+        return torch.stack(rows)
+
+    def payload(self, rows: Sequence[Tensor]) -> Payload:
+        """The whole mini-batch, given what `add` returned."""
+        head = self._first()
+        kind = self.label_kind
+        return Payload(
+            head.device, head.batch, kind, self.lengths, self.labels, torch.cat(list(rows))
+        )
+
+    def _first(self) -> _Header:
+        _expect("number of messages", self._head is not None, "at least one", 0)
+        assert self._head is not None
+        return self._head
+
+    def _open(self, message: bytes, head: _Header) -> int:
+        """Read what only the first message brings: where its taps start."""
+        self.lengths, labels, start = _read_front(message, head)
+        padded_length = _padded_length(self.lengths, head)
+        # Before anything is made of these sizes: a few bytes can claim billions of tokens.
+        _check_size(message, start, head, self.layout)
+        self._slots, _ = _slots(self.lengths, padded_length)
+        per_token = _LABEL_KINDS[head.label_kind] == "token"
+        self.labels = labels[self._slots.numpy()] if per_token else labels
+        self._head = head
+        return start
 
 
 def num_bytes(
@@ -206,19 +278,8 @@ def _read_header(message: bytes, layout: TapFormat) -> _Header:
     _expect("kind of labels", header.label_kind < len(_LABEL_KINDS), _LABEL_KINDS, header)
     codec = _CODEC_NAMES.index(layout.codec)
     _expect("codec", header.codec == codec, f"{codec} ({layout.codec})", header.codec)
+    _expect("number of taps", header.num_taps > 0, "at least one", 0)
     return header
-
-
-def _agreed(headers: list[_Header]) -> _Header:
-    """The first header, once the taps follow each other and all else agrees."""
-    _expect("number of messages", bool(headers), "at least one", 0)
-    expected = 1
-    for header in headers:
-        _expect("first tap", header.first_tap == expected, expected, header.first_tap)
-        expected += header.num_taps
-    common = {(h.label_kind, h.device, h.batch, h.num_samples, h.num_tokens) for h in headers}
-    _expect("mini-batch", len(common) == 1, "one and the same in all messages", sorted(common))
-    return headers[0]
 
 
 def _read_front(message: bytes, head: _Header) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -228,6 +289,7 @@ def _read_front(message: bytes, head: _Header) -> tuple[NDArray[np.int64], NDArr
     _expect("first message", len(message) >= end, f">= {end} bytes", len(message))
     lengths = np.frombuffer(message[HEADER_BYTES:middle], "<u2").astype(np.int64)
     labels = np.frombuffer(message[middle:end], "<i4").astype(np.int64)
+    _expect("lengths", bool(len(lengths)) and bool(lengths.min()), "a token in each sample", "none")
     return lengths, labels, end
 
 
@@ -244,11 +306,15 @@ def _padded_length(lengths: NDArray[np.int64], head: _Header) -> int | None:
 
 def _split(message: bytes, start: int, header: _Header, layout: TapFormat) -> list[Tensor]:
     """The taps of one message as byte tensors."""
+    _check_size(message, start, header, layout)
     size = layout.num_bytes(header.num_tokens)
-    expected = start + header.num_taps * size
-    _expect("message length", len(message) == expected, f"{expected} bytes", len(message))
     body = torch.frombuffer(bytearray(message), dtype=torch.uint8)[start:]
     return [body[i * size : (i + 1) * size] for i in range(header.num_taps)]
+
+
+def _check_size(message: bytes, start: int, header: _Header, layout: TapFormat) -> None:
+    expected = start + header.num_taps * layout.num_bytes(header.num_tokens)
+    _expect("message length", len(message) == expected, f"{expected} bytes", len(message))
 
 
 def _expect(what: str, holds: bool, expected: object, got: object) -> None:

@@ -23,6 +23,7 @@ from mobisim.training.message import NO_LABEL
 Activation = Literal["gelu", "relu"]
 HeadKind = Literal["classification", "next_token"]
 Pooling = Literal["mean", "first", "last"]
+Layer = tuple[Tensor, Tensor, Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -86,20 +87,22 @@ class SideNetwork(nn.Module):
 
         Shapes: L tensors [N, D] -> [N, D].
         """
-        phi = ACTIVATIONS[self.config.activation]
         state_ND = taps[0]
-        # unbind, not indexing: its backward stacks once, where L indexings would add L full copies
-        layers = zip(
-            taps,
-            torch.sigmoid(self.gate_L).unbind(),
-            self.down_LDr.unbind(),
-            self.up_LrD.unbind(),
-            strict=True,
-        )
-        for tap_ND, gate, down_Dr, up_rD in layers:
-            x_ND = torch.lerp(tap_ND, state_ND, gate)
-            state_ND = torch.addmm(x_ND, phi(x_ND @ down_Dr), up_rD)
+        for layer, tap_ND in zip(self.layers(), taps, strict=True):
+            state_ND = self.adapt(layer, tap_ND, state_ND)
         return state_ND
+
+    def layers(self) -> list[Layer]:
+        """The parameters of each tap: gate, then W_dn and W_up."""
+        # unbind, not indexing: its backward stacks once, where L indexings would add L full copies
+        gates = torch.sigmoid(self.gate_L).unbind()
+        return list(zip(gates, self.down_LDr.unbind(), self.up_LrD.unbind(), strict=True))
+
+    def adapt(self, layer: Layer, tap_ND: Tensor, state_ND: Tensor) -> Tensor:
+        """One adapter's output s_i from its tap a_i and s_{i-1}: [N, D]."""
+        gate, down_Dr, up_rD = layer
+        x_ND = torch.lerp(tap_ND, state_ND, gate)
+        return torch.addmm(x_ND, ACTIVATIONS[self.config.activation](x_ND @ down_Dr), up_rD)
 
     def forward(self, taps: Sequence[Tensor], samples: Ragged) -> Tensor:
         """Logits: [B, C] for classification, [N, V] for next-token."""
@@ -111,7 +114,12 @@ class SideNetwork(nn.Module):
 
         Shapes: labels int64 [B], or [N] with NO_LABEL where there is no next token.
         """
-        return functional.cross_entropy(self(taps, samples), labels, ignore_index=NO_LABEL)
+        return self.loss_of(self.hidden(taps), samples, labels)
+
+    def loss_of(self, hidden_ND: Tensor, samples: Ragged, labels: Tensor) -> Tensor:
+        """The loss of the last adapter's output."""
+        logits = self.head(hidden_ND, samples)
+        return functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
 
 
 class ClassificationHead(nn.Module):

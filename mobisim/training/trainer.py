@@ -107,11 +107,16 @@ class Trainer:
         with one_thread_per_kernel():
             taps = self.activations.taps(samples)
             with self._at(self.version if version_read is None else version_read):
-                loss = self._backward(taps, samples)
-            self._remember()
-            self.optimizer.step()
-            self.version += 1
+                loss = self._backward(self._loss(taps, samples))
+            self._update()
             return loss
+
+    def step_from(self, loss: Tensor) -> float:
+        """The step of a loss that was worked out at the newest version: its value."""
+        with one_thread_per_kernel():
+            value = self._backward(loss)
+            self._update()
+            return value
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the newest version on the evaluation split, on unquantised activations."""
@@ -123,23 +128,26 @@ class Trainer:
             logits, labels = zip(*batches, strict=True)
             return classification_metrics(torch.cat(logits), torch.cat(labels))
 
-    def messages(self, batch_index: int, device: int = 0) -> list[bytes]:
-        """What crosses the uplink for one mini-batch, as real bytes."""
+    def payload(self, batch_index: int, rows_LNR: Tensor, device: int = 0) -> Payload:
+        """A mini-batch with these encoded taps, ready to be packed."""
         samples = self.batches[batch_index]
-        token_labels = self.config.head == "next_token"
-        payload = Payload(
+        return Payload(
             device=device,
             batch=batch_index,
-            label_kind="token" if token_labels else "sample",
+            label_kind="token" if self.config.head == "next_token" else "sample",
             lengths=self.data.train.lengths[samples],
             labels=self._labels(self.data.train, samples).numpy(),
-            rows_LNR=self.activations.rows(samples),
+            rows_LNR=rows_LNR,
         )
+
+    def messages(self, batch_index: int, device: int = 0) -> list[bytes]:
+        """What crosses the uplink for one mini-batch, as real bytes."""
+        rows_LNR = self.activations.rows(self.batches[batch_index])
         return message.pack(
-            payload,
+            self.payload(batch_index, rows_LNR, device),
             self.layout,
             granularity=self.config.granularity,
-            padded_length=self._padded_length(payload.lengths),
+            padded_length=self.padded_length(batch_index),
         )
 
     def num_payload_bytes(self, batch_index: int) -> int:
@@ -180,13 +188,22 @@ class Trainer:
             limits=limits,
         )
 
-    def _backward(self, taps: list[Tensor], samples: NDArray[np.int64]) -> float:
-        """The loss at the current parameters, its gradient left in them."""
-        self.optimizer.zero_grad()
+    def _loss(self, taps: list[Tensor], samples: NDArray[np.int64]) -> Tensor:
+        """The loss of training samples at the current parameters."""
         split = self.data.train
-        loss = self.side_network.loss(taps, _ragged(split, samples), self._labels(split, samples))
+        return self.side_network.loss(taps, _ragged(split, samples), self._labels(split, samples))
+
+    def _backward(self, loss: Tensor) -> float:
+        """The value of a loss, its gradient left in the parameters."""
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    def _update(self) -> None:
+        """The optimiser's update: one version more."""
+        self._remember()
+        self.optimizer.step()
+        self.version += 1
 
     def _logits(self, samples: NDArray[np.int64]) -> Tensor:
         """Logits of evaluation samples."""
@@ -200,12 +217,13 @@ class Trainer:
             return next_tokens([split.tokens[i] for i in samples])
         return torch.from_numpy(split.labels[samples])
 
-    def _padded_length(self, lengths: NDArray[np.int64]) -> int | None:
-        """Tokens sent per sample; None where only real tokens are."""
+    def padded_length(self, batch_index: int) -> int | None:
+        """Tokens sent per sample of a mini-batch; None where only real tokens are."""
         if self.config.padding == "none":
             return None
-        fixed = self.config.padding == "fixed"
-        return self.config.sequence_length if fixed else int(lengths.max())
+        if self.config.padding == "fixed":
+            return self.config.sequence_length
+        return int(self.data.train.lengths[self.batches[batch_index]].max())
 
     @contextlib.contextmanager
     def _at(self, version: int) -> Iterator[None]:
