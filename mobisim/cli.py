@@ -11,6 +11,7 @@ from typing import Literal, NoReturn
 import click
 
 from mobisim.errors import MobisimError
+from mobisim.testbed.commands import device, serve, testbed
 
 INTERRUPTED = 130
 
@@ -253,6 +254,11 @@ def profile(
     with showing_progress() as progress:
         path = measure(plan, lambda words: click.echo(f"mobisim: {words}", err=True), progress)
     click.echo(explained(plan, path))
+
+
+cli.add_command(testbed)
+cli.add_command(serve)
+cli.add_command(device)
 
 
 @cli.command()

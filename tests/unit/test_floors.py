@@ -14,7 +14,7 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("show",),
+    ("show", "testbed"),
     ("progress", "calibrate"),
     ("runner",),
     ("answer",),
@@ -33,7 +33,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors"}
-ONLY_IN = {"simpy": {"sim"}, "torch": {"training", "learning", "profiling"}, "yaml": {"scenario"}}
+ONLY_IN = {
+    "simpy": {"sim"},
+    "torch": {"training", "learning", "profiling", "testbed"},
+    "yaml": {"scenario"},
+    "zmq": {"testbed"},
+}
 
 
 def _room(module: str) -> str:

@@ -1,0 +1,153 @@
+"""What a testbed runs of a scenario, and what both ends therefore know of each message."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mobisim.cost.architecture import architecture
+from mobisim.cost.system import System
+from mobisim.cost.wire import payload_parts
+from mobisim.errors import InputError
+from mobisim.learning import make_trainer, trained_taps
+from mobisim.prepare import Options, Prepared, prepare
+from mobisim.scenario.document import read_text
+from mobisim.scenario.profiles import ConstantLink, TransformerProfile
+from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.training.tokens import backbone_directory
+from mobisim.training.trainer import Trainer
+from mobisim.world import Group
+
+
+def as_run_for_real(scenario: Scenario) -> Scenario:
+    """The scenario with the backbone that is trained in place of the one that is timed.
+
+    Raises:
+        InputError: it does not say what to compute, or asks for what no testbed has.
+    """
+    training = scenario.training
+    if training is None or scenario.wire.codec is None or scenario.wire.payload_bytes is not None:
+        raise InputError(
+            "a testbed computes for real",
+            where="wire" if training else "training",
+            expected="training with a task and a backbone, a codec, and no stated payload",
+        )
+    if scenario.server.workers > 1:
+        raise InputError(
+            "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)
+        )
+    if not all(isinstance(group.link, ConstantLink) for group in scenario.devices):
+        raise InputError("a testbed's links have constant rates", where="devices")
+    path = backbone_directory(training.backbone) / "config.json"
+    config = json.loads(read_text(path, "configuration"))
+    taps = trained_taps(System(scenario), architecture(config).num_layers)
+    update = {
+        "model": TransformerProfile(name=training.backbone, config=config),
+        "side_network": scenario.side_network.model_copy(update={"taps": taps or "all"}),
+        "horizon": None,
+    }
+    return scenario.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scenario as both ends run it: every message's size is known before it comes."""
+
+    prepared: Prepared
+
+    @classmethod
+    def of(cls, scenario: Scenario, options: Options) -> Plan:
+        """The plan of a scenario; what does not fit or is not covered by a profile runs for real.
+
+        Raises:
+            InputError: no testbed can run it.
+        """
+        options = replace(options, ignore_memory=True, allow_extrapolation=True, real=True)
+        return cls(prepare(as_run_for_real(scenario), options))
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario as it is run."""
+        return self.prepared.scenario
+
+    @property
+    def digest(self) -> bytes:
+        """Twelve letters that tell one run from another."""
+        return self.prepared.digest.encode()
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of all groups."""
+        return self.scenario.num_devices
+
+    @property
+    def num_batches(self) -> int:
+        """Mini-batches of each device."""
+        return self.prepared.planned.workload.num_batches
+
+    @property
+    def num_parts(self) -> int:
+        """Messages of a mini-batch."""
+        return len(self.prepared.system.taps) if self.prepared.system.by_layer else 1
+
+    def group(self, device: int) -> Group:
+        """The numbers of a device's group."""
+        return self.prepared.world.groups[int(self.prepared.world.group_of[device])]
+
+    def device_group(self, device: int) -> DeviceGroup:
+        """The scenario's group that a device belongs to."""
+        return self.scenario.devices[int(self.prepared.world.group_of[device])]
+
+    def check_device(self, device: int) -> None:
+        """Refuse a device that the scenario does not have.
+
+        Raises:
+            InputError: with the highest number.
+        """
+        if device >= self.num_devices:
+            expected = f"0 to {self.num_devices - 1}"
+            raise InputError("no such device", where="--index", expected=expected, got=str(device))
+
+    def tap(self, part: int) -> int:
+        """What a part's spans say of its tap."""
+        return self.prepared.system.taps[part] if self.prepared.system.by_layer else -1
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, ...]]:
+        system = self.prepared.system
+        assert system.backbone is not None
+        return [
+            payload_parts(
+                self.scenario.wire, shape, system.backbone.width, len(system.taps),
+                by_layer=system.by_layer,
+            )
+            for shape in self.prepared.planned.workload.shapes
+        ]  # fmt: skip
+
+    def shape_number(self, batch: int) -> int:
+        """Which of the workload's shapes a mini-batch has."""
+        order = self.prepared.planned.workload.order
+        return 0 if order is None else int(order[batch])
+
+    def num_bytes(self, batch: int, part: int) -> int:
+        """Bytes of a message."""
+        return self._sizes[self.shape_number(batch)][part]
+
+    def wire_bytes(self, device: int, batch: int, part: int) -> int:
+        """Bytes that a message occupies on its link, packet overhead included."""
+        parts = self.group(device).batches[self.shape_number(batch)].parts
+        return parts[part].num_bytes
+
+    def some_batches(self, most: int = 3) -> list[int]:
+        """Mini-batches of every shape, to warm up with or to time."""
+        shapes = self.prepared.planned.workload.order
+        if shapes is None:
+            return [0]
+        return [int(b) for s in np.unique(shapes) for b in np.flatnonzero(shapes == s)[:most]]
+
+    def trainer(self) -> Trainer:
+        """The trainer of the scenario."""
+        return make_trainer(self.prepared.system, self.prepared.planned)
