@@ -225,6 +225,9 @@ def begin(core: int | None, *, leash: bool) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     os.environ["OMP_NUM_THREADS"] = "1"
-    logging.basicConfig(level=logging.INFO, format="mobisim: %(message)s")
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("mobisim.testbed").setLevel(logging.WARNING if leash else logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("mobisim: %(message)s"))
+    log = logging.getLogger("mobisim.testbed")
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.WARNING if leash else logging.INFO)

@@ -26,7 +26,7 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 2_000, 10_000
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 1_000
 SEND_QUEUE = 8  # frames in the socket; all others wait in the outbox
 GOODBYE_S = 2.0
-URGENT = -10  # of niceness: threads that only pass things on
+URGENT = 10  # of niceness, by which threads that only pass things on go before the others
 
 
 class ServerRefusedError(MobisimError):
@@ -311,10 +311,14 @@ class Radio:
 @contextlib.contextmanager
 def hurried() -> Iterator[None]:
     """Let this thread, and those that it starts, go before others, where the system allows it."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), URGENT)
+    try:
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, before - URGENT)
+    except (OSError, AttributeError):
+        yield
+        return
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+        os.setpriority(os.PRIO_PROCESS, thread, before)
