@@ -230,18 +230,22 @@ def _time(text: str | None, where: str) -> float | None:
     help="Time the backbone and encoding, or decoding and the side network.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--budget", default=None, metavar="TIME", help="Measure so long [default: 3min].")
+@click.option("--budget", default=None, metavar="TIME", help="Measure so long [default: 6min].")
 @click.option(
     "--clock", type=click.Choice(["wall", "processor"]), default="wall", show_default=True,
     help="Processor time, for one thread, leaves out what other programs take.",
 )  # fmt: skip
 @click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
 @click.option(
+    "--training/--no-training", default=None,
+    help="Time training on the device as well [default: unless --quick].",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path(), help="Folder of the files.",
 )  # fmt: skip
 def profile(
     name: str, role: Literal["device", "server"], threads: int, budget: str | None,
-    clock: Literal["wall", "processor"], quick: bool, out: Path,
+    clock: Literal["wall", "processor"], quick: bool, training: bool | None, out: Path,
 ) -> None:  # fmt: skip
     """Measure this machine's operators and write a profile that scenarios can name."""
     from mobisim.profiling.profile import Plan, explained, quickly  # noqa: PLC0415
@@ -250,7 +254,7 @@ def profile(
 
     plan = Plan(name, out, role, threads, clock=clock)
     plan = quickly(plan) if quick else plan
-    plan = plan.within(_time(budget, "--budget"))
+    plan = plan.within(_time(budget, "--budget")).with_training(training)
     with showing_progress() as progress:
         path = measure(plan, lambda words: click.echo(f"mobisim: {words}", err=True), progress)
     click.echo(explained(plan, path))

@@ -11,10 +11,13 @@ from functools import cache, cached_property
 from typing import Any
 
 from mobisim.cost.architecture import Architecture
+from mobisim.cost.compute import device_model
+from mobisim.cost.measured import MeasuredDeviceModel
 from mobisim.cost.memory import DeviceMemory, capacity_bytes, device_memory
 from mobisim.cost.system import System, check_positions
 from mobisim.cost.training import Training
 from mobisim.cost.training_memory import TrainingMemory, training, training_memory
+from mobisim.cost.training_time import training_model
 from mobisim.cost.wire import payload_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
@@ -170,12 +173,23 @@ def _only_head_trains(fit: Fit, name: str) -> bool:
 
 def _row(fit: Fit, name: str) -> FitRow:
     memory = fit.memory(METHODS[name], BatchShape.uniform(*fit.shape))
-    if isinstance(memory, TrainingMemory):
-        return FitRow(name, asdict(memory))
     parts = asdict(memory)
-    # What is held until it is sent: the tapped activations, the message under construction.
-    parts["transient"] += parts.pop("taps") + parts.pop("encode")
-    return FitRow(name, parts)
+    if not isinstance(memory, TrainingMemory):
+        # What is held until it is sent: the tapped activations, the message under construction.
+        parts["transient"] += parts.pop("taps") + parts.pop("encode")
+    return FitRow(name, parts, device_seconds(fit, name))
+
+
+def device_seconds(fit: Fit, name: str) -> float | None:
+    """Seconds of the device for a mini-batch; None where its profile does not tell."""
+    shape, profile = BatchShape.uniform(*fit.shape), fit.group.profile
+    if METHODS[name].site == "device":
+        model = training_model(profile, fit.system.optimizer)
+        return model.step_s(_training(fit, name), shape) if model is not None else None
+    device = device_model(fit.system, fit.group)
+    if isinstance(device, MeasuredDeviceModel) and not device.covers(shape):
+        return None
+    return sum(device.forward_s(shape)) + sum(device.encode_s(shape))
 
 
 def _training(fit: Fit, name: str) -> Training:
@@ -236,6 +250,7 @@ def _numbers(fit: Fit, row: FitRow, capacity: int) -> dict[str, Any]:
         "peak_bytes": row.peak,
         "fits": row.peak <= capacity,
         "short_by_bytes": max(0, row.peak - capacity),
+        "device_s": row.device_s,
         "device_work": work(fit, row.name),
         "up": list(method.up),
         "down": list(method.down),

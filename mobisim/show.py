@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mobisim.calibrate import calibrated
 from mobisim.cost.architecture import Architecture, architecture
-from mobisim.cost.measured import Operators
+from mobisim.cost.operators import Operators
 from mobisim.cost.wire import CODEC_BITS, SCALE_BYTES, UNSCALED
 from mobisim.errors import unknown_name
 from mobisim.report.citations import read_entries, readable

@@ -33,8 +33,28 @@ def law_s(tokens: float, width: float, out: float = 1.0) -> float:
     return 1e-5 + 1e-10 * tokens * width * out
 
 
-def rows() -> Iterator[Sample]:
-    """All samples of the machine."""
+def rows(*, training: bool = False) -> Iterator[Sample]:
+    """All samples of the machine; with `training`, those of backward passes besides."""
+    yield from _forward_rows()
+    if training:
+        yield from _training_rows()
+
+
+def _training_rows() -> Iterator[Sample]:
+    """Every part of a backward lasts as long as its forward."""
+    for row in _forward_rows():
+        name = row.operator
+        if name == "linear":
+            parts = [f"{name}:{part}" for part in ("training", "grad_input", "grad_bias")]
+        elif name.startswith(("norm", "attention", "activation", "add")):
+            parts = [f"{name}:{part}" for part in ("training", "backward")]
+            parts += [f"{name}:grad_weight"] * name.startswith("norm")
+        else:
+            continue
+        yield from (row._replace(operator=part) for part in parts)
+
+
+def _forward_rows() -> Iterator[Sample]:
     for (batch, length), width in product(TOKENS, WIDTHS):
         tokens = batch * length
         for operator in ("norm:layer", "add", "embedding"):
@@ -48,8 +68,8 @@ def rows() -> Iterator[Sample]:
             yield _row(operator, batch, length, width, BLOCK, law_s(tokens, width))
         for operator, rank in product(("adapter:forward", "adapter:backward"), (16, 128)):
             yield _row(operator, batch, length, width, rank, law_s(tokens, width, rank))
-    for parameters in (4**6, 4**12):
-        yield _row("update:adamw", 1, 1, parameters, 1, law_s(1, parameters))
+    for parameters in (1, 4**6, 4**12):
+        yield _row("optimizer:adamw", 1, 1, parameters, 1, law_s(1, parameters))
 
 
 def _row(operator: str, batch: int, length: int, width: int, out: int, seconds: float) -> Sample:

@@ -6,7 +6,7 @@ taken as zero: it would keep its masks besides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.tape import Tape, Value
@@ -51,7 +51,8 @@ class Pass:
         """A transformer block."""
         if self.sizes.parallel:
             h = self.norm("norm", x)
-            return self.tape.add("next", self.attention(h), self.mlp(h), x)
+            parts = self.tape.add("parts", self.attention(h), self.mlp(h))
+            return self._sum("next", parts, x)
         middle = self._residual("attention", x, self.attention(self._before("attention", x)))
         return self._residual("mlp", middle, self.mlp(self._before("mlp", middle)))
 
@@ -62,22 +63,48 @@ class Pass:
         """The sum of both, normed after it with post-norm; Gemma norms what it adds, too."""
         if self.sizes.is_gemma:
             out = self.norm(f"{part}.norm_after", out)
-        total = self.tape.add(f"{part}.sum", x, out)
+        total = self._sum(f"{part}.sum", x, out)
         return total if self.sizes.pre_norm else self.norm(f"{part}.norm", total)
 
-    def norm(self, name: str, x: Value) -> Value:
-        """LayerNorm or RMSNorm, by the family."""
+    def _sum(self, name: str, left: Value, right: Value) -> Value:
+        self.tape.called("add", (left.rows, left.width), left, right)
+        return self.tape.add(name, left, right)
+
+    def norm(self, name: str, x: Value, tokens: int | None = None) -> Value:
+        """LayerNorm or RMSNorm, by the family; of one with more rows than tokens, tell these."""
         tuning = self.tuning
+        operator = "norm:rms" if self.sizes.rms_norm else "norm:layer"
+        rows = tokens or x.rows
+        self.tape.called(
+            operator,
+            (rows, x.rows * x.width // rows),
+            x,
+            back=f"{operator}:backward",
+            weights=[f"{operator}:grad_weight"] * self._norm_trains,
+        )
         if self.sizes.rms_norm:
             return self.tape.rms_norm(name, x, weight=tuning.norms, gemma=self.sizes.is_gemma)
         biases = tuning.norms or tuning.biases
         return self.tape.layer_norm(name, x, weight=tuning.norms, bias=biases)
 
+    @property
+    def _norm_trains(self) -> bool:
+        return self.tuning.norms or (self.tuning.biases and not self.sizes.rms_norm)
+
     def attention(self, h: Value) -> Value:
         """Self-attention with all of its pairs; adapters after it where the method has them."""
         tape, sizes = self.tape, self.sizes
-        query, key, value = (self._repeated(v) for v in self._projections(h))
+        projections = self._projections(h)
         shape, wide = self.shape, sizes.attention_width
+        operator = "attention:causal" if sizes.is_decoder else "attention:full"
+        length = shape.num_pairs / shape.num_tokens  # at which as many pairs attend
+        self.tape.called(
+            operator,
+            (shape.num_tokens, length, wide, sizes.head_dim),
+            *projections,
+            back=f"{operator}:backward",
+        )
+        query, key, value = (self._repeated(v) for v in projections)
         flop = 2.0 * shape.num_pairs * wide
         empty = Value("scores", shape.num_pairs, sizes.num_heads, needs_grad=False)
         scores = tape.matmul(empty, query, key, flop)
@@ -98,15 +125,24 @@ class Pass:
         query, key, value = (
             self._linear(name, h, width, has_bias=sizes.qkv_bias) for name, width in widths.items()
         )
+        query, key = self._normed(query), self._normed(key)
+        if sizes.rotary_dim:
+            turned = h.rows, query.width + key.width
+            self.tape.called("rotary", turned, query, key, back="rotary:backward")
         return [self._positioned(query), self._positioned(key), value]
 
-    def _positioned(self, x: Value) -> Value:
-        """Norms per head and rotary positions, where the family has them."""
+    def _normed(self, x: Value) -> Value:
+        """Norms per head, where the family has them."""
         sizes = self.sizes
-        if sizes.head_norm:
-            heads = Value(x.name, x.rows * x.width // sizes.head_dim, sizes.head_dim, x.needs_grad)
-            normed = self.norm(f"{x.name}.norm", heads)
-            x = Value(normed.name, x.rows, x.width, normed.needs_grad)
+        if not sizes.head_norm:
+            return x
+        heads = Value(x.name, x.rows * x.width // sizes.head_dim, sizes.head_dim, x.needs_grad)
+        normed = self.norm(f"{x.name}.norm", heads, x.rows)
+        return Value(normed.name, x.rows, x.width, normed.needs_grad)
+
+    def _positioned(self, x: Value) -> Value:
+        """Rotary positions, where the family has them."""
+        sizes = self.sizes
         if not sizes.rotary_dim:
             return x
         # One table of the sines and one of the cosines, which all samples and layers share.
@@ -123,10 +159,13 @@ class Pass:
         """The feed-forward part; adapters after it where the method has them."""
         sizes, bias = self.sizes, self.sizes.dense_bias
         inner = self._linear("mlp.in", h, sizes.ff_width, has_bias=bias)
+        operator, inputs = activation_operator(sizes), [inner]
         active = activation(self.tape, "mlp.active", inner, sizes.activation)
         if sizes.gated_mlp:
             up = self._linear("mlp.up", h, sizes.ff_width, has_bias=bias)
             active = self.tape.multiply("mlp.gated", active, up)
+            inputs.append(up)
+        self._called_activation(operator, *inputs)
         out = self._linear("mlp.out", active, sizes.width, has_bias=bias)
         return self._adapter("mlp.adapter", out)
 
@@ -140,7 +179,9 @@ class Pass:
         if lora is None or not set(adapted) & set(lora.targets):
             return out
         low = self.tape.linear(f"{name}.low", x, lora.rank, weight=True)
-        return self.tape.add(name, out, self.tape.linear(name, low, width, weight=True))
+        high = self.tape.linear(f"{name}.high", low, width, weight=True)
+        self.tape.called("add", (high.rows, width), high, back="add:backward")  # times its scale
+        return self._sum(name, replace(out, name=f"{name}.frozen"), high)
 
     def _adapter(self, name: str, h: Value) -> Value:
         if self.tuning.adapters is None:
@@ -148,11 +189,23 @@ class Pass:
         bottleneck = self.tuning.adapters.bottleneck
         down = self.trained(f"{name}.down", h, bottleneck)
         active = activation(self.tape, f"{name}.active", down, "gelu")
-        return self.tape.add(name, h, self.trained(f"{name}.up", active, h.width))
+        self._called_activation("activation:gelu", down)
+        return self._sum(name, h, self.trained(f"{name}.up", active, h.width))
+
+    def _called_activation(self, operator: str, *inputs: Value) -> None:
+        sizes = inputs[0].rows, inputs[0].width
+        self.tape.called(operator, sizes, *inputs, back=f"{operator}:backward")
 
     def trained(self, name: str, x: Value, width: int) -> Value:
         """A linear layer of the method's own, with a bias."""
         return self.tape.linear(name, x, width, weight=True, bias=True, biases=width)
+
+
+def activation_operator(sizes: Architecture) -> str:
+    """The timed operator of a family's activation: one that is not ReLU counts as GELU."""
+    if sizes.gated_mlp:
+        return "activation:gated"
+    return "activation:relu" if sizes.activation == "relu" else "activation:gelu"
 
 
 def activation(tape: Tape, name: str, x: Value, kind: str) -> Value:

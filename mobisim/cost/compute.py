@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mobisim.cost.architecture import Architecture
-from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, Operators
+from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel
+from mobisim.cost.operators import Operators
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work

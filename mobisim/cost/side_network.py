@@ -5,6 +5,7 @@ Source of the equations: papers' parallel adapters with learned gates, see DESIG
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from mobisim.cost.work import BatchShape, Work
@@ -45,6 +46,16 @@ class SideCost:
     def trainable_parameters(self) -> int:
         """All trainable parameters."""
         return self.num_taps * self.adapter_parameters + self.head_parameters
+
+    @property
+    def trained_tensors(self) -> Counter[int]:
+        """The sizes of the tensors that train, and how many there are of each.
+
+        The adapters' matrices and gates are stacked over the taps.
+        """
+        matrix = self.num_taps * self.width * self.bottleneck
+        head = [self.width * self.head_width, self.head_width] if self.head_trains else []
+        return Counter([matrix, matrix, self.num_taps, *head])
 
     @property
     def download_bytes(self) -> int:

@@ -91,6 +91,12 @@ class System:
             optimizer_states=self._optimizer_states(),
         )
 
+    @property
+    def optimizer(self) -> str:
+        """The optimiser's name."""
+        training = self.scenario.training
+        return training.optimizer.name if training is not None else "adamw"
+
     def _optimizer_states(self) -> int:
         training = self.scenario.training
         if training is None or training.optimizer.name == "adamw":

@@ -1,16 +1,21 @@
-"""What autograd keeps and computes, for a forward pass written in the tape's operators.
+"""What autograd keeps, computes and calls, for a forward pass written in the tape's operators.
 
 Each operator follows the rule of its torch counterpart: which tensors its backward needs depends
 on which of its inputs need a gradient. A tensor is named after its storage, so that one that
 several operators keep counts once. Parameters are not counted as kept: they are there anyway.
-One multiply-add counts two FLOPs; only matrix products count.
+One multiply-add counts two FLOPs; only matrix products count. Operators that can be timed (see
+mobisim.cost.operators) are told besides: with a graph they are called NAME:training, going back
+NAME:backward; a product's parts are linear:grad_input, linear:grad_weight, linear:grad_bias.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+Calls = Counter[tuple[str, tuple[float, ...]]]  # operators at their sizes, and how many of each
 FP32_BYTES = 4
 INDEX_BYTES = 8
 
@@ -31,9 +36,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a piece of the forward pass keeps (bytes, by tensor), holds, trains and costs (FLOPs).
+    """What a piece of the forward pass keeps (bytes, by tensor), holds, trains, costs and calls.
 
-    `parameters` are all of its values, `trainable` those that train.
+    `parameters` are all of its values, `trainable` those that train; `updated` are the sizes of
+    the tensors that train.
     """
 
     kept: Counter[str] = field(default_factory=Counter)
@@ -41,6 +47,9 @@ class Tally:
     trainable: int = 0
     forward_flop: float = 0.0
     backward_flop: float = 0.0
+    forward_calls: Calls = field(default_factory=Counter)
+    backward_calls: Calls = field(default_factory=Counter)
+    updated: Counter[int] = field(default_factory=Counter)
 
     @property
     def kept_bytes(self) -> int:
@@ -54,16 +63,29 @@ class Tally:
             self.trainable + other.trainable,
             self.forward_flop + other.forward_flop,
             self.backward_flop + other.backward_flop,
+            self.forward_calls + other.forward_calls,
+            self.backward_calls + other.backward_calls,
+            self.updated + other.updated,
         )
 
     def __mul__(self, times: int) -> Tally:
         return Tally(
-            Counter({name: times * size for name, size in self.kept.items()}),
+            _times(self.kept, times),
             times * self.parameters,
             times * self.trainable,
             times * self.forward_flop,
             times * self.backward_flop,
+            _times(self.forward_calls, times),
+            _times(self.backward_calls, times),
+            _times(self.updated, times),
         )
+
+
+Key = TypeVar("Key")
+
+
+def _times(counter: Counter[Key], times: int) -> Counter[Key]:
+    return Counter({key: times * count for key, count in counter.items()})
 
 
 class Tape:
@@ -78,6 +100,10 @@ class Tape:
         self._kept: dict[str, int] = {}
         self._parameters = self._trainable = 0
         self._forward_flop = self._backward_flop = 0.0
+        self._forward_calls: Calls = Counter()
+        self._backward_calls: Calls = Counter()
+        self._updated: Counter[int] = Counter()
+        self._read: set[str] = set()
 
     def tally(self) -> Tally:
         """What was recorded."""
@@ -87,7 +113,41 @@ class Tape:
             self._trainable,
             self._forward_flop,
             self._backward_flop,
+            self._forward_calls,
+            self._backward_calls,
+            self._updated,
         )
+
+    def called(
+        self,
+        operator: str,
+        sizes: tuple[float, ...],
+        *inputs: Value,
+        back: str = "",
+        weights: Iterable[str] = (),
+    ) -> None:
+        """An operator that can be timed; a value read twice has its gradients added up.
+
+        Args:
+            operator: its name without a graph.
+            sizes: on its axes.
+            inputs: the activations that it reads.
+            back: what computes their gradients; nothing does where it is empty.
+            weights: what computes those of its weights that train.
+        """
+        weights = list(weights)
+        through = any(value.needs_grad for value in inputs)
+        self._forward_calls[operator + ":training" * bool(through or weights), sizes] += 1
+        for name in ([back] if back and through else []) + weights:
+            self.called_back(name, sizes)
+        for value in (v for v in inputs if v.needs_grad):
+            if value.name in self._read:
+                self.called_back("add:backward", (value.rows, value.width))
+            self._read.add(value.name)
+
+    def called_back(self, operator: str, sizes: tuple[float, ...]) -> None:
+        """An operator of the backward alone."""
+        self._backward_calls[operator, sizes] += 1
 
     def _keep(self, *values: Value) -> None:
         for value in (v for v in values if v.rows):
@@ -102,15 +162,26 @@ class Tape:
         """Parameters, and whether they train."""
         self._parameters += count
         self._trainable += count * trains
+        if count and trains:
+            self._updated[count] += 1
 
     def embedding(self, name: str, num_tokens: int, rows: int, width: int, *, trains: bool) -> None:
         """A look-up in a table of [rows, width]: keeps the indices where the table trains."""
         self.hold(rows * width, trains=trains)
         if trains:
             self._kept[name] = num_tokens * INDEX_BYTES
+            self.called_back("table:backward", (num_tokens, width, rows))
 
     def linear(
-        self, name: str, x: Value, width: int, *, weight: bool, bias: bool = False, biases: int = 0
+        self,
+        name: str,
+        x: Value,
+        width: int,
+        *,
+        weight: bool,
+        bias: bool = False,
+        biases: int = 0,
+        timed: bool = True,
     ) -> Value:
         """A product with a matrix, which keeps its input where the matrix trains.
 
@@ -121,10 +192,16 @@ class Tape:
             weight: whether the matrix trains.
             bias: whether the bias trains.
             biases: how many there are.
+            timed: whether it counts as called.
         """
         self.hold(x.width * width, trains=weight)
         self.hold(biases, trains=bias)
         out = self.project(name, x, width, weight=weight)
+        trained = {"weight": weight, "bias": bias and biases > 0}
+        parts = [f"linear:grad_{part}" for part, trains in trained.items() if trains]
+        if timed:
+            sizes = x.rows, x.width, width
+            self.called("linear", sizes, x, back="linear:grad_input", weights=parts)
         return replace(out, needs_grad=out.needs_grad or (bias and biases > 0))
 
     def project(self, name: str, x: Value, width: int, *, weight: bool) -> Value:

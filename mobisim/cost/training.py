@@ -83,10 +83,15 @@ class Training:
     def _recomputed(self, blocks: Tally, rest: Tally, x: Value) -> Tally:
         """Each block's input, one block's own, and one forward more."""
         inputs = self.sizes.num_layers * x.rows * x.width * self.float_bytes
+        frozen = Counter[tuple[str, tuple[float, ...]]]()
+        for (operator, sizes), count in blocks.forward_calls.items():
+            frozen[operator.removesuffix(":training"), sizes] += count
         return replace(
             blocks,
             kept=rest.kept + Counter({"block inputs": inputs}),
             backward_flop=blocks.backward_flop + blocks.forward_flop,
+            forward_calls=frozen,
+            backward_calls=blocks.backward_calls + blocks.forward_calls,
         )
 
     def _block(
@@ -126,10 +131,17 @@ class Training:
         tape = run.tape
         if not self.head.next_token:
             pooled = Value("pooled", run.shape.num_samples, x.width, x.needs_grad)
-            logits = run.trained("logits", pooled, self.head.num_classes)
+            classes = self.head.num_classes  # too few to be timed
+            logits = tape.linear(
+                "logits", pooled, classes, weight=True, bias=True, biases=classes, timed=False
+            )
         else:
             full, vocabulary = "all" in self.method.trains, self.sizes.vocab_size
             logits = tape.project("logits", x, vocabulary, weight=full)
+            # There and back to the input; the vocabulary's own gradient comes besides.
+            tape.called("head:next_token", (x.rows, x.width, vocabulary))
+            if full:
+                tape.called_back("linear:grad_weight", (x.rows, x.width, vocabulary))
             own = 0 if self.sizes.tied_head else x.width * vocabulary
             tape.hold(own + vocabulary * self.sizes.head_bias, trains=full)
         tape.loss("loss", logits)
@@ -155,6 +167,10 @@ def _mixed(tape: Tape, name: str, a: Value, b: Value) -> Value:
     """Mix as g a + (1 - g) b: the trained gate g keeps both for its gradient."""
     tape.hold(1, trains=True)
     gate = Value("ladder.gate", 1, 1, needs_grad=True)
+    sizes = a.rows, a.width
+    for part in (a, b):  # times the gate: going back, for the gate as well
+        tape.called("add", sizes, part, back="add:backward", weights=["add:backward"])
+    tape.called("add", sizes, gate)
     return tape.add(name, tape.multiply(name, a, gate), tape.multiply(name, b, gate))
 
 
@@ -162,6 +178,7 @@ def _embedded(run: Pass) -> Value:
     """Tables, their projection and norm."""
     tape, sizes, tokens = run.tape, run.sizes, run.shape.num_tokens
     full = run.tuning.weights
+    tape.called("embedding", (tokens, sizes.width))
     tape.embedding("tokens", tokens, sizes.vocab_size, sizes.embedding_width, trains=full)
     positions = sizes.position_rows + sizes.type_rows
     if positions:

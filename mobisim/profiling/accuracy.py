@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mobisim.cost.architecture import Architecture
-from mobisim.cost.measured import Operators, block_calls
+from mobisim.cost.measured import block_calls
+from mobisim.cost.operators import Operators
 from mobisim.cost.work import BatchShape
 from mobisim.profiling.blocks import BlockSizes
 from mobisim.profiling.bundle import summarise

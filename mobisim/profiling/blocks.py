@@ -71,6 +71,11 @@ class Block(nn.Module):
         self.down = nn.Linear(inner, width, **linear)
         self.requires_grad_(requires_grad=False)
 
+    @property
+    def norm_name(self) -> str:
+        """The operator of its norms."""
+        return "norm:rms" if self.sizes.modern else "norm:layer"
+
     def forward(self, h_BTD: Tensor, lap: Lap | None = None) -> Tensor:
         """The block's output; with `lap`, each kernel's end is told."""
         run = _Run(self, h_BTD, lap)
@@ -102,7 +107,7 @@ class _Run:
         return result
 
     def norm(self, norm: nn.Module, h_BTD: Tensor) -> Tensor:
-        return self.told(norm(h_BTD), "norm:rms" if self.sizes.modern else "norm:layer", self.width)
+        return self.told(norm(h_BTD), self.block.norm_name, self.width)
 
     def linear(self, linear: nn.Linear, h: Tensor) -> Tensor:
         return self.told(linear(h), "linear", linear.in_features, linear.out_features)
@@ -114,27 +119,16 @@ class _Run:
         block, sizes = self.block, self.sizes
         query, key, value = (self.linear(m, x_BTD) for m in (block.query, block.key, block.value))
         if sizes.modern:
-            query, key = rotate(self._heads(query)), rotate(self._heads(key))
+            query, key = rotate(sizes, query), rotate(sizes, key)
             self.told(query, "rotary", sizes.width + sizes.kv_width)
         self._others.append(lambda: self._attention(query, key, value, causal=False))
         return self._attention(query, key, value, causal=True)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        heads = x.shape[-1] // self.sizes.head_dim
-        return x.view(self.batch, self.length, heads, -1).transpose(1, 2)
-
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
-        sizes = self.sizes
-        if not sizes.modern:
-            query, key = self._heads(query), self._heads(key)
-        value = self._heads(value)
-        repeats = sizes.num_heads // sizes.num_kv_heads
-        if repeats > 1:
-            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
-        joined = mixed.transpose(1, 2).reshape(self.batch, self.length, -1)
-        name = "attention:causal" if causal else "attention:full"
-        return self.told(joined, name, sizes.width, sizes.head_dim)
+        sizes, name = self.sizes, "attention:causal" if causal else "attention:full"
+        return self.told(
+            attend(sizes, query, key, value, causal=causal), name, sizes.width, sizes.head_dim
+        )
 
     def mlp(self, x_BTD: Tensor) -> Tensor:
         """The two or three products around the activation."""
@@ -148,11 +142,27 @@ class _Run:
         return self.linear(self.block.down, inner)
 
 
-def rotate(x_BHTE: Tensor) -> Tensor:
-    """Rotary positions as common implementations apply them; the angles are any.
+def attend(sizes: BlockSizes, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
+    """Attention of all heads, the few key heads repeated; fused, as transformers runs it.
 
-    Shapes: [B, H, T, E] -> [B, H, T, E].
+    Shapes: [B, T, A], [B, T, K], [B, T, K] -> [B, T, A].
     """
+    query, key, value = (_heads(x, sizes.head_dim) for x in (query, key, value))
+    repeats = sizes.num_heads // sizes.num_kv_heads
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _heads(x: Tensor, head_dim: int) -> Tensor:
+    return x.view(*x.shape[:2], -1, head_dim).transpose(1, 2)
+
+
+def rotate(sizes: BlockSizes, x_BTA: Tensor) -> Tensor:
+    """Rotary positions as common implementations apply them; the angles are any."""
+    x_BHTE = _heads(x_BTA, sizes.head_dim)
     left, right = x_BHTE.chunk(2, dim=-1)
-    turned = torch.cat((-right, left), dim=-1)
-    return x_BHTE * x_BHTE[:1, :1] + turned * x_BHTE[:1, :1]
+    angles = x_BHTE[:1, :1].detach()
+    turned = x_BHTE * angles + torch.cat((-right, left), dim=-1) * angles
+    return turned.transpose(1, 2).flatten(2)

@@ -25,6 +25,7 @@ Role = Literal["device", "server"]
 Laps = dict[Timed, float]
 TAPS = 4  # of the side network that is timed: enough to leave its head behind
 VOCABULARY = 32_000
+SMALL_TENSORS, LARGE_TENSOR = 16, 1 << 20  # how many small ones are updated together
 LEAD_FLOP = 3e9  # of a block so long that a cold start no longer shows
 CODEC_BLOCK = 64
 SCALED_CODECS = ("nf4", "int8", "int4", "fp4", "int3", "int2")
@@ -59,7 +60,13 @@ class Grid:
     lengths: tuple[int, ...]
     widths: tuple[int, ...]
     bottlenecks: tuple[int, ...] = (16, 128)
-    parameters: tuple[int, ...] = tuple(4**power for power in range(6, 13))
+    parameters: tuple[int, ...] = (1, 4**3, 4**6, 4**8, 4**9, 4**10, 4**11, 4**12, 4**13)
+    vocabularies: tuple[int, ...] = (2048, 65536)
+
+    @property
+    def training(self) -> tuple[tuple[int, int], ...]:
+        """Batch and length of the shapes that are trained at: all but the costliest."""
+        return tuple(itertools.product(self.batches, self.lengths))[:-1]
 
     def shapes(self) -> Iterator[tuple[int, int, int]]:
         """Batch, length and width of each."""
@@ -69,7 +76,7 @@ class Grid:
 
 
 FULL = Grid((1, 4, 16), (16, 64, 256), (256, 512, 1024, 2048))
-QUICK = Grid((1, 4, 16), (16, 64, 256), (256, 512, 1024))
+QUICK = Grid((1, 4, 16), (16, 64, 256), (256, 512, 1024), parameters=FULL.parameters[:-1])
 
 
 class Bench:
@@ -143,8 +150,13 @@ def server_cases(bench: Bench, grid: Grid) -> list[Case]:
     for width in grid.widths:
         for tokens in _spread(grid):
             found += [adapter_case(bench, tokens, width, rank) for rank in grid.bottlenecks]
+    return found + optimizer_cases(bench, grid)
+
+
+def optimizer_cases(bench: Bench, grid: Grid) -> list[Case]:
+    """Every optimiser's update of tensors of every size."""
     updates = itertools.product(("adamw", "sgd"), grid.parameters)
-    return found + [update_case(bench, name, number) for name, number in updates]
+    return [optimizer_case(bench, name, number) for name, number in updates]
 
 
 def _spread(grid: Grid, factor: float = 8) -> tuple[int, ...]:
@@ -263,12 +275,13 @@ def _adapter_laps(watch: Stopwatch, net: SideNetwork, taps: list[Tensor], sample
     return {name: seconds / TAPS for name, seconds in watch.laps().items()}
 
 
-def update_case(bench: Bench, name: str, num_parameters: int) -> Case:
-    """An optimiser's update of a side network's parameters: two matrices and what is small."""
+def optimizer_case(bench: Bench, name: str, num_parameters: int) -> Case:
+    """An optimiser's update, told for one tensor of so many parameters."""
+    count = SMALL_TENSORS if num_parameters < LARGE_TENSOR else 1
 
     def start() -> Callable[[], Laps]:
-        shapes = ((num_parameters // 2,), (num_parameters // 2,), (64,))
-        parameters = [nn.Parameter(torch.ones(shape, device=bench.device)) for shape in shapes]
+        ones = torch.ones(num_parameters, device=bench.device)
+        parameters = [nn.Parameter(ones.clone()) for _ in range(count)]
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer: torch.optim.Optimizer = (
@@ -276,14 +289,16 @@ def update_case(bench: Bench, name: str, num_parameters: int) -> Case:
             if name == "adamw"
             else torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
         )
-        key = Timed(f"update:{name}", 1, 1, num_parameters, 1, "fp32")
-        return lambda: _update_laps(bench.watch, key, optimizer)
+        key = Timed(f"optimizer:{name}", 1, 1, num_parameters, 1, "fp32")
+        return lambda: _update_laps(bench.watch, key, optimizer, count)
 
-    return Case(f"update {name} {num_parameters}", 0.0, start)
+    return Case(f"optimizer {name} {num_parameters}", 0.0, start)
 
 
-def _update_laps(watch: Stopwatch, key: Timed, optimizer: torch.optim.Optimizer) -> Laps:
+def _update_laps(
+    watch: Stopwatch, key: Timed, optimizer: torch.optim.Optimizer, count: int
+) -> Laps:
     watch.begin()
     optimizer.step()
     watch.lap(key)
-    return watch.laps()
+    return {name: seconds / count for name, seconds in watch.laps().items()}

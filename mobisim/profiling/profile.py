@@ -25,8 +25,9 @@ from mobisim.profiling.cases import (
 )
 from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.stopwatch import best_device
+from mobisim.profiling.training_cases import training_cases
 
-QUICK_BUDGET_S, BUDGET_S = 75.0, 180.0
+QUICK_BUDGET_S, BUDGET_S = 75.0, 360.0
 DOUBTFUL = 0.15  # of the fit's error: idle machines stay far below
 Clock = Literal["wall", "processor"]
 Progress = Callable[[str, int, int], None]
@@ -45,6 +46,7 @@ class Plan:
     grid: Grid = FULL
     seed: int = 0
     clock: Clock = "wall"
+    training: bool = True
 
     @property
     def samples_path(self) -> Path:
@@ -55,6 +57,10 @@ class Plan:
     def within(self, budget_s: float | None) -> Plan:
         """The plan with another budget, where one is given."""
         return self if budget_s is None else replace(self, budget_s=budget_s)
+
+    def with_training(self, training: bool | None) -> Plan:
+        """The plan with or without the operators of training, where it is asked."""
+        return self if training is None else replace(self, training=training)
 
     @property
     def method(self) -> str:
@@ -67,8 +73,14 @@ class Plan:
 
 
 def quickly(plan: Plan) -> Plan:
-    """The plan with fewer shapes, the first precision only, and less time."""
-    return replace(plan, grid=QUICK, budget_s=QUICK_BUDGET_S, precisions=plan.precisions[:1])
+    """The plan with fewer shapes, the first precision only, no training, and less time."""
+    return replace(
+        plan,
+        grid=QUICK,
+        budget_s=QUICK_BUDGET_S,
+        precisions=plan.precisions[:1],
+        training=False,
+    )
 
 
 def explained(plan: Plan, path: Path) -> str:
@@ -133,7 +145,8 @@ def _check(plan: Plan, device: torch.device) -> None:
 def _cases(bench: Bench, plan: Plan) -> list[Case]:
     if plan.role == "server":
         return server_cases(bench, plan.grid)
-    return device_cases(bench, plan.grid, plan.precisions)
+    found = device_cases(bench, plan.grid, plan.precisions)
+    return found + training_cases(bench, plan.grid, plan.precisions[0]) * plan.training
 
 
 @contextlib.contextmanager

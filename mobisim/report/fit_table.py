@@ -19,14 +19,18 @@ PARTS = {
     "gradients": "grads",
     "optimizer": "states",
     "stored": "kept",
-    "transient": "passing",
+    "transient": "block",
     "queue": "queue",
-    "runtime": "runtime",
+    "runtime": "base",
 }
 LEGEND = (
-    "In GB. kept: activations that the backward needs; passing: those of one block, and what is "
-    "held until it is sent; queue: payloads waiting, as many as the run-ahead allows; runtime: "
+    "In GB. kept: activations that the backward needs; block: those of one block, and what is "
+    "held until it is sent; queue: payloads waiting, as many as the run-ahead allows; base: "
     "system and framework. Eager attention, no dropout, AdamW unless the scenario says otherwise."
+)
+TIME = (
+    "time: seconds of the device for a mini-batch, with fused attention; empty where its profile "
+    "does not tell."
 )
 TRAINS = "What trains has gradients at the activations' precision"
 WIDE = f"{TRAINS}, and optimiser states in fp32."
@@ -36,10 +40,11 @@ MIXED = f"{TRAINS}, and optimiser states and a copy in fp32."
 
 @dataclass(frozen=True)
 class FitRow:
-    """A method's bytes, part by part."""
+    """A method's bytes, part by part, and the device's seconds for a mini-batch where known."""
 
     name: str
     parts: Mapping[str, int]
+    device_s: float | None = None
 
     @property
     def peak(self) -> int:
@@ -75,6 +80,8 @@ def _notes(found: FitTable) -> list[Text]:
         for name in found.only_head_trains
     ]
     legend = f"{LEGEND} {WIDE if found.precision == 'fp32' else MIXED}"
+    if any(row.device_s is not None for row in found.rows):
+        legend += f" {TIME}"
     if found.checkpointing:
         legend += f" {TWICE}"
     return [*(Text(note, "yellow") for note in notes), Text(legend, "dim")]
@@ -91,7 +98,7 @@ def title(found: FitTable) -> Text:
 def _table(found: FitTable) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in (*PARTS.values(), "peak"):
+    for heading in (*PARTS.values(), "peak", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     for row in found.rows:
@@ -101,7 +108,14 @@ def _table(found: FitTable) -> Table:
 
 def _cells(row: FitRow, capacity: int) -> list[str | Text]:
     parts = [_size(row.parts.get(part, 0)) for part in PARTS]
-    return [row.name, *parts, _size(row.peak), verdict(row.peak, capacity)]
+    numbers = *parts, _size(row.peak), _seconds(row.device_s)
+    return [row.name, *numbers, verdict(row.peak, capacity)]
+
+
+def _seconds(device_s: float | None) -> str:
+    if device_s is None:
+        return ""
+    return f"{device_s:.0f}" if device_s >= 99.5 else f"{device_s:.3g}"[:4]  # noqa: PLR2004
 
 
 def verdict(peak: int, capacity: int) -> Text:

@@ -14,7 +14,7 @@ from mobisim.profiling.cases import Grid
 from mobisim.profiling.profile import Plan, profile
 from mobisim.scenario.profiles import Measured
 
-TINY = Grid((1, 2, 4), (8, 16), (64, 128), (8, 32), (4**4, 4**8))
+TINY = Grid((1, 2, 4), (8, 16), (64, 128), (8, 32), (1, 4**4, 4**8), (64, 512))
 MODEL = """{"model_type": "opt", "hidden_size": 96, "num_attention_heads": 3, "ffn_dim": 384,
 "num_hidden_layers": 2, "vocab_size": 1000, "max_position_embeddings": 64}"""
 

@@ -9,7 +9,7 @@ import pytest
 from bundles import law_s, rows, write_bundle
 
 from mobisim.cost.compute import BatchCost, batch_cost, server_model
-from mobisim.cost.measured import Call, Operators
+from mobisim.cost.operators import Call, Operators
 from mobisim.cost.surface import Surface
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape

@@ -1,0 +1,100 @@
+"""How long one training step on a device lasts: forward, backward and update, from the tape.
+
+Attention is the fused one, as transformers runs it unless told otherwise. A classifier's head and
+its loss, a product of a few rows, are left out; a next-token head is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mobisim.cost.compute import ACTIVATION_BYTES, roofline_s
+from mobisim.cost.measured import optimizer_calls
+from mobisim.cost.operators import Call, Operators
+from mobisim.cost.tape import Calls, Tally
+from mobisim.cost.training import Training
+from mobisim.cost.work import BatchShape, Work
+from mobisim.scenario.profiles import DeviceProfile, Measured, Roofline
+
+
+class TrainingModel(Protocol):
+    """How long a device takes for one step of a method that trains on it."""
+
+    def step_s(self, training: Training, shape: BatchShape) -> float | None:
+        """Seconds of a step; None where what is known of the device does not tell."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredTraining:
+    """A step put together from the operators that it calls."""
+
+    operators: Operators
+    optimizer: str
+
+    def step_s(self, training: Training, shape: BatchShape) -> float | None:
+        """The sum over all operators; None where one was not measured, or not at such a size."""
+        calls = step_calls(training.tally(shape), self.optimizer)
+        return self.operators.seconds(calls) if self.operators.covers(calls) else None
+
+
+@dataclass(frozen=True)
+class RooflineTraining:
+    """A step on a roofline: forward and backward, then the update."""
+
+    profile: Roofline
+    optimizer: str
+
+    def step_s(self, training: Training, shape: BatchShape) -> float:
+        """Compute or memory, whichever is slower, of both."""
+        found = training.tally(shape)
+        values = ACTIVATION_BYTES[self.profile.precision.value]
+        passes = work(found.forward_calls + found.backward_calls, values)
+        flop = found.forward_flop + found.backward_flop
+        update = work(_counted(optimizer_calls(self.optimizer, found.updated)), values)
+        both = Work(flop, passes.num_bytes, passes.num_ops), update
+        return sum(roofline_s(self.profile, one) for one in both)
+
+
+def training_model(profile: DeviceProfile, optimizer: str) -> TrainingModel | None:
+    """What tells of training on such a device; None where its times are stated."""
+    if isinstance(profile, Measured):
+        return MeasuredTraining(Operators.of(profile), optimizer)
+    return RooflineTraining(profile, optimizer) if isinstance(profile, Roofline) else None
+
+
+def step_calls(found: Tally, optimizer: str) -> list[Call]:
+    """All operators of a step."""
+    passes = found.forward_calls + found.backward_calls
+    calls = [Call(operator, sizes, count) for (operator, sizes), count in passes.items()]
+    return calls + optimizer_calls(optimizer, found.updated)
+
+
+def _counted(calls: list[Call]) -> Calls:
+    return Calls({(call.operator, call.sizes): int(call.count) for call in calls})
+
+
+# Values that an operator reads and writes, by the part of its name before the colon.
+_VALUES: dict[str, Callable[..., float]] = {
+    "linear": lambda tokens, fan_in, fan_out: tokens * fan_in + fan_in * fan_out + tokens * fan_out,
+    "attention": lambda tokens, _length, width, _head_size: 4 * tokens * width,
+    "norm": lambda tokens, width: 2 * tokens * width,
+    "activation": lambda tokens, width: 2 * tokens * width,
+    "add": lambda tokens, width: 3 * tokens * width,
+    "rotary": lambda tokens, width: 2 * tokens * width,
+    "embedding": lambda tokens, width: 3 * tokens * width,
+    "table": lambda tokens, width, rows: (tokens + rows) * width,
+    "optimizer": lambda parameters: 7 * parameters,  # all but the gradient are written, too
+    "head": lambda tokens, width, vocabulary: 2 * width * vocabulary + 6 * tokens * vocabulary,
+}
+
+
+def work(calls: Calls, value_bytes: int) -> Work:
+    """Bytes moved and operators launched by these calls."""
+    values = sum(
+        count * _VALUES[operator.partition(":")[0]](*sizes)
+        for (operator, sizes), count in calls.items()
+    )
+    return Work(num_bytes=float(value_bytes * values), num_ops=float(calls.total()))
