@@ -6,26 +6,60 @@ share their random numbers.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
 import numpy as np
 
 _DRAWS_AT_ONCE = 256
+TENTH = 1.2815515655446004  # deviations from the median to a normal law's ninetieth percentile
 
 Factor = Callable[[], float]
 
 
-def factor_stream(seed: int, name: str, distribution: str) -> Factor | None:
-    """Draws of a factor of mean one; None for a constant, so that nothing is multiplied."""
+class Percentiles(Protocol):
+    """A tenth and a ninetieth percentile, over the median."""
+
+    @property
+    def p10(self) -> float:
+        """At most one."""
+        ...
+
+    @property
+    def p90(self) -> float:
+        """At least one."""
+        ...
+
+
+Distribution = Literal["constant", "exponential"] | Percentiles
+
+
+def factor_stream(seed: int, name: str, distribution: Distribution) -> Factor | None:
+    """Draws of a factor; None for a constant, so that nothing is multiplied.
+
+    The factor has mean one where it is exponential, median one where it follows percentiles.
+    """
     if distribution == "constant":
         return None
-    return _exponential(_generator(seed, name)).__next__
+    generator = _generator(seed, name)
+    if distribution == "exponential":
+        return _exponential(generator).__next__
+    return _spread(generator, distribution).__next__
 
 
 def _exponential(generator: np.random.Generator) -> Iterator[float]:
     while True:
         yield from generator.standard_exponential(_DRAWS_AT_ONCE).tolist()
+
+
+def _spread(generator: np.random.Generator, spread: Percentiles) -> Iterator[float]:
+    """A log-normal law in two pieces, through tenth percentile, median and ninetieth."""
+    below, above = -math.log(spread.p10) / TENTH, math.log(spread.p90) / TENTH
+    while True:
+        for normal in generator.standard_normal(_DRAWS_AT_ONCE).tolist():
+            yield math.exp(normal * (below if normal < 0 else above))
 
 
 def uniform(seed: int, name: str) -> float:

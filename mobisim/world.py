@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +14,18 @@ from mobisim.cost.compute import BatchCost, batch_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.profiles import DeviceProfile, FixedDevice, FixedServer, Measured
-from mobisim.scenario.quantities import Duration
+from mobisim.scenario.profiles import (
+    DeviceProfile,
+    FixedDevice,
+    FixedServer,
+    Measured,
+    ServerProfile,
+    spread_of,
+)
+from mobisim.scenario.quantities import Duration, Sourced
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.span import Actors
-
-Distribution = Literal["constant", "exponential"]
+from mobisim.streams import Distribution
 
 
 @dataclass(frozen=True)
@@ -161,14 +166,13 @@ def build(system: System, workload: Workload) -> World:
     """The world of a scenario and its workload."""
     scenario = system.scenario
     server = scenario.server.profile
-    steps = server.step_s.value if isinstance(server, FixedServer) else None
     return World(
         seed=scenario.seed,
         groups=tuple(_group(system, group, workload) for group in scenario.devices),
         num_workers=scenario.server.workers,
         deliver=scenario.deliver != "none",
         horizon_s=scenario.horizon,
-        step_distribution=_distribution(steps),
+        step_distribution=_distribution(scenario, server, "step"),
         contention=_contention(scenario) if scenario.server.colocated else None,
         cells=tuple(
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
@@ -185,13 +189,19 @@ def _contention(scenario: Scenario) -> Contention:
     return Contention(device.contention.slowdown.value, server.contention.slowdown.value)
 
 
-def _distribution(duration: Duration | None) -> Distribution:
-    return duration.distribution if duration is not None else "constant"
+def _distribution(
+    scenario: Scenario, profile: DeviceProfile | ServerProfile, kind: str
+) -> Distribution:
+    """That of a kind of work: as stated, or as measured where the scenario asks for it."""
+    if isinstance(profile, FixedDevice | FixedServer):
+        stated: Sourced[Duration] = getattr(profile, f"{kind}_s")
+        return stated.value.distribution
+    spread = spread_of(profile, kind) if scenario.jitter == "measured" else None
+    return spread or "constant"
 
 
 def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
     profile, link = group.profile, group.link
-    fixed = profile if isinstance(profile, FixedDevice) else None
     costs = [batch_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
@@ -209,8 +219,8 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         latency_s=link.latency.value.mean,
         download_bytes=download_wire,
         download_s=download_wire * 8 / down.bits_per_s,
-        forward_distribution=_distribution(fixed.forward_s.value if fixed else None),
-        encode_distribution=_distribution(fixed.encode_s.value if fixed else None),
+        forward_distribution=_distribution(system.scenario, profile, "forward"),
+        encode_distribution=_distribution(system.scenario, profile, "encode"),
         latency_distribution=link.latency.value.distribution,
         power=power_of(group),
         heat=_heat(profile),

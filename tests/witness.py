@@ -19,11 +19,13 @@ from witness_cells import Cell, Flow
 from witness_links import Pipe, stated_channels, stated_rate
 
 from mobisim.channel import Channel
-from mobisim.scenario.profiles import FixedDevice, FixedServer
+from mobisim.scenario.profiles import FixedDevice, FixedServer, Spread
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.scenario.traces import mean_rate
 from mobisim.span import KIND_CODE, NONE, Row, Span
 from mobisim.world import Batch, CellRates, Group, Heat, Part, World
+
+Z90 = 1.2815515655446004  # a normal law's ninetieth percentile, in deviations
 
 
 def simulate(world: World) -> list[Span]:
@@ -88,6 +90,8 @@ class Device:
     in_flight: list[Work] = field(default_factory=list)
     last_arrival: float = 0.0
     receiving: Work | None = None
+    forward_factor: float = 1.0
+    encode_factor: float = 1.0
     heat: float = 0.0
     heat_known_at: float = 0.0
     charge_j: float = 0.0
@@ -171,13 +175,18 @@ class Engine:
         """A handling at a device or one of its links."""
         self.at(instant, len(self.workers) + device.index, handle)
 
-    def factor(self, distribution: str, stream: str) -> float:
+    def factor(self, distribution: str | Spread, stream: str) -> float:
         """The next factor of a stream; 1 where nothing is random."""
         if distribution == "constant":
             return 1.0
         if stream not in self.streams:
             seed = [self.world.seed, zlib.crc32(stream.encode())]
             self.streams[stream] = np.random.Generator(np.random.PCG64(seed))
+        if isinstance(distribution, Spread):
+            deviations = float(self.streams[stream].standard_normal())
+            if deviations < 0:
+                return math.exp(deviations * (-math.log(distribution.p10) / Z90))
+            return math.exp(deviations * (math.log(distribution.p90) / Z90))
         return float(self.streams[stream].standard_exponential())
 
     def write(self, work: Work, *, version_written: int = NONE) -> None:
@@ -240,10 +249,17 @@ class Engine:
         """The next part's forward."""
         if device.part == 0:
             device.batch_compute = []
+            self.draw_factors(device)
         part = device.numbers(device.batch).parts[device.part]
         device.doing = Work("forward", device.index, self.now, device.index, device.batch, part.tap)
-        factor = self.factor(device.group.forward_distribution, f"device-{device.index}/forward")
-        self.compute(device, part.forward_s * factor, lambda: self.forward_ends(device, part))
+        seconds = part.forward_s * device.forward_factor
+        self.compute(device, seconds, lambda: self.forward_ends(device, part))
+
+    def draw_factors(self, device: Device) -> None:
+        """The mini-batch's factors, one for all of its forwards and one for its encodings."""
+        group, name = device.group, f"device-{device.index}"
+        device.forward_factor = self.factor(group.forward_distribution, f"{name}/forward")
+        device.encode_factor = self.factor(group.encode_distribution, f"{name}/encode")
 
     def compute(self, device: Device, length: float, handle: Callable[[], None]) -> None:
         """A device's piece of work, warm or cold, alone on its machine or not."""
@@ -306,8 +322,8 @@ class Engine:
             self.part_is_ready(device, part)
             return
         device.doing = Work("encode", device.index, self.now, device.index, device.batch, part.tap)
-        factor = self.factor(device.group.encode_distribution, f"device-{device.index}/encode")
-        self.compute(device, part.encode_s * factor, lambda: self.encode_ends(device, part))
+        seconds = part.encode_s * device.encode_factor
+        self.compute(device, seconds, lambda: self.encode_ends(device, part))
 
     def has_computed(self, device: Device) -> None:
         """Write what the device did."""

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -16,17 +16,17 @@ from mobisim.channel import Channel, Windows
 from mobisim.cost.energy import Battery, Power
 from mobisim.cost.system import System
 from mobisim.scenario.load import loads
-from mobisim.scenario.profiles import Outages
+from mobisim.scenario.profiles import Outages, Spread
 from mobisim.scenario.schema import Scenario
 from mobisim.scenario.traces import OpportunityTrace, RateTrace, Trace
 from mobisim.sim.engine import BLOCK_ROWS, simulate
 from mobisim.span import NONE, Block, Row, Span, SpanColumns
+from mobisim.streams import Distribution
 from mobisim.workload import plan
 from mobisim.world import (
     Batch,
     CellRates,
     Contention,
-    Distribution,
     Group,
     Heat,
     Part,
@@ -127,8 +127,16 @@ class _Times:
         return self.choose.choice([0.0, self.one()])
 
 
-def _distribution(choose: Random) -> Distribution:
+def _stated_distribution(choose: Random) -> Literal["constant", "exponential"]:
     return "exponential" if choose.random() < 0.2 else "constant"
+
+
+def _distribution(choose: Random) -> Distribution:
+    if choose.random() < 0.2:
+        return Spread(
+            p10=choose.choice([1.0, 0.9, 0.3]), p90=choose.choice([1.0, 1.2, 4]), repeats=9
+        )
+    return _stated_distribution(choose)
 
 
 def random_scenario(choose: Random) -> Scenario:
@@ -136,7 +144,7 @@ def random_scenario(choose: Random) -> Scenario:
     times = _Times(choose)
 
     def duration(mean: float) -> dict[str, Any]:
-        return {"mean": f"{mean!r} s", "distribution": _distribution(choose)}
+        return {"mean": f"{mean!r} s", "distribution": _stated_distribution(choose)}
 
     shared = choose.random() < 0.3
 

@@ -61,7 +61,7 @@ class Grid:
     widths: tuple[int, ...]
     bottlenecks: tuple[int, ...] = (16, 128)
     parameters: tuple[int, ...] = (1, 4**3, 4**6, 4**8, 4**9, 4**10, 4**11, 4**12, 4**13)
-    vocabularies: tuple[int, ...] = (2048, 65536)
+    vocabularies: tuple[int, ...] = (128, 4096, 65536)
 
     @property
     def training(self) -> tuple[tuple[int, int], ...]:

@@ -214,6 +214,14 @@ class Measured(Machine):
         return self
 
 
+def spread_of(profile: Machine, kind: str) -> Spread | None:
+    """The measured spread of a `kind` of work; None where the profile tells of none."""
+    if not isinstance(profile, Measured) or profile.spread is None:
+        return None
+    found: Spread | None = getattr(profile.spread, kind)
+    return found
+
+
 class FixedDevice(Machine):
     """A device with stated times, for teaching and for tests against theory."""
 

@@ -19,6 +19,7 @@ from mobisim.scenario.profiles import (
     Measured,
     ModelProfile,
     ServerProfile,
+    spread_of,
 )
 from mobisim.scenario.quantities import (
     PositiveByteCount,
@@ -267,6 +268,7 @@ class Scenario(Strict):
     devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
     server: Server
     horizon: Time | None = None
+    jitter: Literal["none", "measured"] = "none"
 
     @property
     def num_devices(self) -> int:
@@ -312,6 +314,21 @@ class Scenario(Strict):
                 "this key is missing; batch_size and sequence_length may be absent, both, only "
                 "where every profile is fixed and wire.payload_bytes is stated",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _spreads_are_known(self) -> Self:
+        if self.jitter == "none":
+            return self
+        sides = {f"devices[{i}].profile": group.profile for i, group in enumerate(self.devices)}
+        for where, profile in (sides | {"server.profile": self.server.profile}).items():
+            kinds = ("step",) if where.startswith("server") else ("forward", "encode")
+            if missing := [kind for kind in kinds if spread_of(profile, kind) is None]:
+                raise problem_of(
+                    "jitter",
+                    f"{where} has no measured spread of {' and '.join(missing)}; measure one with "
+                    "mobisim profile, or take jitter: none",
+                )
         return self
 
     @model_validator(mode="after")

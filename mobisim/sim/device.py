@@ -16,7 +16,7 @@ from mobisim.sim.machine import DEVICE_SIDE
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.span import ENCODE, FORWARD, NONE, PAUSE, WAIT, Row
-from mobisim.streams import factor_stream
+from mobisim.streams import Factor, factor_stream
 from mobisim.world import Group
 
 
@@ -43,6 +43,7 @@ class Device:
         self.encode_factor = factor_stream(
             seed, f"device-{index}/encode", group.encode_distribution
         )
+        self.factors = 1.0, 1.0  # of the mini-batch's forwards, and of its encodings
 
     def next_batch(self) -> None:
         """Go on to the next mini-batch, or wait for credit, or rest."""
@@ -95,9 +96,9 @@ class Device:
 
     def _forward(self) -> None:
         self.doing = FORWARD
-        duration = self.batch.parts[self.part].forward_s
-        if self.forward_factor is not None:
-            duration *= self.forward_factor()
+        if self.part == 0:
+            self.factors = _next(self.forward_factor), _next(self.encode_factor)
+        duration = self.batch.parts[self.part].forward_s * self.factors[0]
         self._compute(duration, self._forward_ends)
 
     def _compute(self, duration: float, then: Callback) -> None:
@@ -115,10 +116,8 @@ class Device:
         if duration == 0.0:
             self._send(now)
             return
-        if self.encode_factor is not None:
-            duration *= self.encode_factor()
         self.doing = ENCODE
-        self._compute(duration, self._encode_ends)
+        self._compute(duration * self.factors[1], self._encode_ends)
 
     def _encode_ends(self, _: Any) -> None:
         self._send(self._computed())
@@ -162,3 +161,7 @@ def _charge(group: Group) -> Charge | None:
         return None
     assert group.power is not None
     return Charge(group.battery, group.power)
+
+
+def _next(factor: Factor | None) -> float:
+    return factor() if factor is not None else 1.0
