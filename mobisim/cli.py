@@ -237,6 +237,10 @@ def _time(text: str | None, where: str) -> float | None:
 )  # fmt: skip
 @click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
 @click.option(
+    "--contention", is_flag=True,
+    help="Time the role's work beside the other role's as well, for `server.colocated`.",
+)  # fmt: skip
+@click.option(
     "--training/--no-training", default=None,
     help="Time training on the device as well [default: unless --quick].",
 )  # fmt: skip
@@ -245,14 +249,15 @@ def _time(text: str | None, where: str) -> float | None:
 )  # fmt: skip
 def profile(
     name: str, role: Literal["device", "server"], threads: int, budget: str | None,
-    clock: Literal["wall", "processor"], quick: bool, training: bool | None, out: Path,
+    clock: Literal["wall", "processor"], quick: bool, contention: bool, training: bool | None,
+    out: Path,
 ) -> None:  # fmt: skip
     """Measure this machine's operators and write a profile that scenarios can name."""
     from mobisim.profiling.profile import Plan, explained, quickly  # noqa: PLC0415
     from mobisim.profiling.profile import profile as measure  # noqa: PLC0415
     from mobisim.progress import showing_progress  # noqa: PLC0415
 
-    plan = Plan(name, out, role, threads, clock=clock)
+    plan = Plan(name, out, role, threads, clock=clock, contention=contention)
     plan = quickly(plan) if quick else plan
     plan = plan.within(_time(budget, "--budget")).with_training(training)
     with showing_progress() as progress:

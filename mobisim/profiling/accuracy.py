@@ -46,7 +46,7 @@ def fit_error(cases: Sequence[Case], taken: Taken, threads: int) -> FitError | N
     errors = list(_errors(cases, taken, threads))
     if not errors:
         return None
-    median, p90 = quantile(errors, 0.5), quantile(errors, 0.9)
+    median, p90 = (round(quantile(errors, share), 4) for share in (0.5, 0.9))
     return FitError(median=median, p90=p90, left_out=len(errors))
 
 

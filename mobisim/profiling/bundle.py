@@ -19,7 +19,8 @@ from mobisim.profiling.cases import Case, Grid, Laps, Role
 from mobisim.profiling.measure import Taken
 from mobisim.profiling.statistics import quantile
 from mobisim.profiling.stopwatch import Timed
-from mobisim.scenario.profiles import BUNDLE_VERSION, FitError
+from mobisim.scenario.profiles import BUNDLE_VERSION, Contention, FitError, Spreads
+from mobisim.scenario.quantities import Strict
 from mobisim.scenario.samples import HEADER, Sample
 
 RAW_HEADER = "case,repeat,operator,batch,length,width,width_out,precision,threads,seconds"
@@ -127,14 +128,22 @@ class About:
     method: str
 
 
-def write_bundle(
-    folder: Path, about: About, samples: list[Sample], fit_error: FitError | None
-) -> Path:
+@dataclass(frozen=True)
+class Found:
+    """What was measured: operators, and what follows from single samples."""
+
+    samples: list[Sample]
+    fit_error: FitError | None = None
+    spread: Spreads | None = None
+    contention: Contention | None = None
+
+
+def write_bundle(folder: Path, about: About, found: Found) -> Path:
     """Write NAME.csv, then NAME.yaml beside it; the path of the latter."""
-    table = [HEADER, *(",".join(map(str, sample)) for sample in samples)]
+    table = [HEADER, *(",".join(map(str, sample)) for sample in found.samples)]
     (folder / f"{about.name}.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
     path = folder / f"{about.name}.yaml"
-    lines = [*_head(about), *_numbers(about, samples, fit_error)]
+    lines = [*_head(about), *_numbers(about, found)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -158,8 +167,8 @@ def _head(about: About) -> Iterator[str]:
     yield f"method: {json.dumps(about.method)}"
 
 
-def _numbers(about: About, samples: list[Sample], fit_error: FitError | None) -> Iterator[str]:
-    grid = about.grid
+def _numbers(about: About, found: Found) -> Iterator[str]:
+    grid, samples = about.grid, found.samples
     yield (
         f"grid: batch {list(grid.batches)}, length {list(grid.lengths)}, width {list(grid.widths)}"
     ).replace("grid: ", 'grid: "') + '"'
@@ -170,11 +179,10 @@ def _numbers(about: About, samples: list[Sample], fit_error: FitError | None) ->
         "width": [min(grid.widths), max(grid.widths)],
     }
     yield f"ranges: {json.dumps(ranges)}".replace('"', "")
-    if fit_error is not None:
-        yield (
-            f"fit_error: {{median: {fit_error.median:.4f}, p90: {fit_error.p90:.4f}, "
-            f"left_out: {fit_error.left_out}}}"
-        )
+    for key in ("fit_error", "spread", "contention"):
+        part: Strict | None = getattr(found, key)
+        if part is not None:
+            yield f"{key}: {json.dumps(part.model_dump(exclude_none=True))}"
     memory = memory_bytes(about.device)
     if memory:
         yield f"memory: {{value: {memory / 2**20:.0f} MiB, source: measured}}"

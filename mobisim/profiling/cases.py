@@ -50,6 +50,7 @@ class Case:
     flop: float
     start: Callable[[], Callable[[], Laps]]
     block: BlockShape | None = None
+    least: int = 0  # samples that it needs, however sure their median is
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ class Session:
         return False
 
     def _is_sure(self, one: _Running) -> bool:
-        return relative_width(self._totals(one.case)) <= self.limits.width
+        known = self._totals(one.case)
+        return len(known) >= one.case.least and relative_width(known) <= self.limits.width
 
     def _totals(self, case: Case) -> list[float]:
         return [sum(laps.values()) for laps in self.taken.get(case.name, [])]

@@ -12,7 +12,7 @@ import torch
 
 from mobisim.errors import InputError
 from mobisim.profiling.accuracy import fit_error
-from mobisim.profiling.bundle import About, RawSamples, summarise, write_bundle
+from mobisim.profiling.bundle import About, Found, RawSamples, summarise, write_bundle
 from mobisim.profiling.cases import (
     FULL,
     QUICK,
@@ -23,9 +23,11 @@ from mobisim.profiling.cases import (
     device_cases,
     server_cases,
 )
+from mobisim.profiling.contention import check_contention, contention
 from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.stopwatch import best_device
 from mobisim.profiling.training_cases import training_cases
+from mobisim.profiling.whole import spreads, whole_cases
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 360.0
 DOUBTFUL = 0.15  # of the fit's error: idle machines stay far below
@@ -47,6 +49,7 @@ class Plan:
     seed: int = 0
     clock: Clock = "wall"
     training: bool = True
+    contention: bool = False
 
     @property
     def samples_path(self) -> Path:
@@ -105,6 +108,10 @@ def profile(
     with _threads(plan.threads):
         cases = _cases(Bench(device, plan.clock), plan)
         taken = _measured(plan, cases, notice, progress)
+        beside = None
+        if plan.contention:
+            bench = Bench(device, plan.clock)
+            beside = contention(bench, plan.grid, plan.role, plan.threads, progress)
     samples = summarise(taken, plan.threads)
     if not samples:
         raise InputError("nothing was measured", where="--budget", hint="give it more time")
@@ -116,7 +123,7 @@ def profile(
             f"predicted without their own width, blocks are {error.median:.0%} off: was the "
             "machine idle? The same command goes on measuring"
         )
-    return write_bundle(plan.folder, about, samples, error)
+    return write_bundle(plan.folder, about, Found(samples, error, spreads(taken), beside))
 
 
 def _measured(
@@ -132,6 +139,8 @@ def _measured(
 
 
 def _check(plan: Plan, device: torch.device) -> None:
+    if plan.contention:
+        check_contention(device, plan.clock)
     if Path(plan.name).name != plan.name:
         raise InputError("no name of a file", where="--name", got=repr(plan.name))
     if plan.clock == "processor" and (plan.threads > 1 or device.type != "cpu"):
@@ -144,8 +153,9 @@ def _check(plan: Plan, device: torch.device) -> None:
 
 def _cases(bench: Bench, plan: Plan) -> list[Case]:
     if plan.role == "server":
-        return server_cases(bench, plan.grid)
-    found = device_cases(bench, plan.grid, plan.precisions)
+        return server_cases(bench, plan.grid) + whole_cases(bench, plan.grid, plan.role)
+    found = whole_cases(bench, plan.grid, plan.role, plan.precisions[0])
+    found += device_cases(bench, plan.grid, plan.precisions)
     return found + training_cases(bench, plan.grid, plan.precisions[0]) * plan.training
 
 
