@@ -29,6 +29,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "decode": ("tokens", "width", "block size"),
     "adapter": ("tokens", "width", "bottleneck"),
     "optimizer": ("parameters",),  # of one tensor
+    "memory": ("bytes",),
     "head": ("tokens", "width", "vocabulary"),
 }
 SLACK = 1e-6  # of a range's ends: sizes went through logarithms
@@ -46,7 +47,8 @@ class Call:
 def sizes_of(sample: Sample) -> Sizes:
     """The sizes of a sample on the axes of its operator."""
     tokens, width, out = sample.batch * sample.length, sample.width, sample.width_out
-    by_name = {"tokens": tokens, "length": sample.length, "parameters": width, "fan-in": width}
+    by_name = {"tokens": tokens, "length": sample.length, "fan-in": width}
+    by_name |= dict.fromkeys(("parameters", "bytes"), width)
     axes = AXES[sample.operator.partition(":")[0]]
     return tuple(float(by_name.get(axis, width if axis == "width" else out)) for axis in axes)
 
@@ -98,6 +100,20 @@ class Operators:
     def seconds(self, calls: Iterable[Call]) -> float:
         """How long these calls take, one after the other."""
         return sum(call.count * self._surface(call).seconds(call.sizes) for call in calls)
+
+    def anew_s(self, num_bytes: float) -> float:
+        """What it costs that so much memory is new: writing it first, less writing it again.
+
+        Beyond the largest and below the smallest size that was measured, as much for each byte
+        as there; nothing where it was not measured.
+        """
+        anew, again = (self._surfaces.get(f"memory:{time}") for time in ("anew", "again"))
+        if anew is None or again is None or not num_bytes:
+            return 0.0
+        low, high = anew.range_of(0)
+        known = min(max(num_bytes, low), high)
+        extra = anew.seconds((known,)) - again.seconds((known,))
+        return max(0.0, extra) * num_bytes / known
 
     def covers(self, calls: Iterable[Call]) -> bool:
         """Whether all of these operators were measured, and at such sizes."""

@@ -36,8 +36,12 @@ class MeasuredTraining:
 
     def step_s(self, training: Training, shape: BatchShape) -> float | None:
         """The sum over all operators; None where one was not measured, or not at such a size."""
-        calls = step_calls(training.tally(shape), self.optimizer)
-        return self.operators.seconds(calls) if self.operators.covers(calls) else None
+        found = training.tally(shape)
+        calls = step_calls(found, self.optimizer)
+        if not self.operators.covers(calls):
+            return None
+        anew = self.operators.anew_s(new_bytes(found, training.float_bytes))
+        return self.operators.seconds(calls) + anew
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,24 @@ def step_calls(found: Tally, optimizer: str) -> list[Call]:
     passes = found.forward_calls + found.backward_calls
     calls = [Call(operator, sizes, count) for (operator, sizes), count in passes.items()]
     return calls + optimizer_calls(optimizer, found.updated)
+
+
+EAGER_ONLY = ("scores", "probabilities")  # what fused attention does not keep
+
+
+def new_bytes(found: Tally, value_bytes: int) -> int:
+    """Memory that a step takes and gives back: kept activations, then gradients in their place.
+
+    The gradient of a table of embeddings counts with its own operator.
+    """
+    kept = sum(size for name, size in found.kept.items() if not name.startswith(EAGER_ONLY))
+    tables = sum(
+        count * sizes[1] * sizes[2]
+        for (operator, sizes), count in found.backward_calls.items()
+        if operator == "table:backward"
+    )
+    gradients = value_bytes * (found.trainable - round(tables))
+    return max(kept, gradients)
 
 
 def _counted(calls: list[Call]) -> Calls:

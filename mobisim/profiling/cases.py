@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobisim.profiling.allocator import settle
 from mobisim.profiling.blocks import DTYPES, Block, BlockSizes
 from mobisim.profiling.stopwatch import CLOCKS, Stopwatch, Timed
 from mobisim.training.codec import TapFormat, decode_rows, encode_rows
@@ -87,6 +88,7 @@ class Bench:
         self.device = device
         self.watch = Stopwatch(device, CLOCKS[clock])
         self.random = torch.Generator().manual_seed(0)
+        settle()  # whatever ran before
 
     @functools.cache  # noqa: B019 - a bench lives as long as its measurement
     def blocks(self, sizes: BlockSizes, precision: str) -> tuple[Block, Block]:

@@ -5,7 +5,6 @@ Axes: B samples, T positions, N tokens, D width.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mobisim.profiling.allocator import release_memory, used_memory
 from mobisim.profiling.backward import TrainingBlock, TrainingPass
 from mobisim.profiling.blocks import BlockSizes
 from mobisim.profiling.cases import (
@@ -25,9 +25,11 @@ from mobisim.profiling.cases import (
     opt_like,
     optimizer_cases,
 )
-from mobisim.profiling.stopwatch import Timed
+from mobisim.profiling.stopwatch import Stopwatch, Timed
 
 TABLE_WIDTH = 1024  # of embeddings; wider tables take much memory
+PIECE = 1 << 20
+MEMORY = tuple(PIECE * count for count in (8, 32, 56, 72, 104, 168, 296, 552))
 RANKS = {False: 8, True: 64}  # of the low-rank pairs, by whether a block is modern
 NARROW = (BlockSizes(64, 8, 8, 256, modern=False), BlockSizes(64, 8, 2, 384, modern=True))
 
@@ -46,7 +48,8 @@ def training_cases(bench: Bench, grid: Grid, precision: str) -> list[Case]:
             found.append(training_case(bench, sizes, batch, length, precision))
     widths = min(grid.widths), max(width for width in grid.widths if width <= TABLE_WIDTH)
     tables = itertools.product(_tokens(grid), widths, grid.vocabularies)
-    return found + [table_case(bench, *sizes, precision) for sizes in tables]
+    found += [table_case(bench, *sizes, precision) for sizes in tables]
+    return found + [memory_case(bench, num_bytes) for num_bytes in MEMORY] * on_processor(bench)
 
 
 def _tokens(grid: Grid) -> tuple[int, int]:
@@ -79,9 +82,20 @@ def _blocks(bench: Bench, sizes: BlockSizes, precision: str) -> tuple[TrainingBl
 def training_laps(
     bench: Bench, block: TrainingBlock, other: TrainingBlock | None, h_BTD: Tensor
 ) -> Laps:
-    """One step of a block; memory is taken anew in each, as where a step needs much of it."""
-    release_memory()
-    watch = bench.watch
+    """One step of a block, in memory that was used before."""
+    with used_memory(_bytes_of(block.sizes, h_BTD.shape[0] * h_BTD.shape[1])):
+        return _training_laps(bench.watch, block, other, h_BTD)
+
+
+def _bytes_of(sizes: BlockSizes, tokens: int) -> int:
+    """More than two blocks keep, and their gradients."""
+    kept = tokens * (16 * sizes.width + 6 * sizes.ff_width)
+    return 4 * 2 * round(kept + 1.2 * sizes.matrix_weights)
+
+
+def _training_laps(
+    watch: Stopwatch, block: TrainingBlock, other: TrainingBlock | None, h_BTD: Tensor
+) -> Laps:
     if other is not None:
         h_BTD = _forward(other, h_BTD)
     run = TrainingPass(block, watch.lap)
@@ -135,8 +149,26 @@ def table_laps(bench: Bench, name: Timed, gradient_ND: Tensor, ids_N: Tensor) ->
     return bench.watch.laps()
 
 
-def release_memory() -> None:
-    """Give freed memory back to the system, where the C library can (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+def on_processor(bench: Bench) -> bool:
+    """Whether torch's memory is the system's."""
+    return bench.device.type == "cpu"
+
+
+def memory_case(bench: Bench, num_bytes: int) -> Case:
+    """Taking memory as the C library gives it, and writing it; then writing it again."""
+
+    def start() -> Callable[[], Laps]:
+        return lambda: memory_laps(bench.watch, num_bytes)
+
+    return Case(f"memory {num_bytes}", 0.0, start)
+
+
+def memory_laps(watch: Stopwatch, num_bytes: int) -> Laps:
+    """Both, piece by piece as a step's tensors come."""
+    watch.begin()
+    held = [torch.ones(PIECE // 4) for _ in range(num_bytes // PIECE)]
+    watch.lap(Timed("memory:anew", 1, 1, num_bytes, 1, "fp32"))
+    for one in held:
+        one.fill_(2.0)
+    watch.lap(Timed("memory:again", 1, 1, num_bytes, 1, "fp32"))
+    return watch.laps()
