@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from mobisim.errors import InputError
 from mobisim.profiling.cases import Case, Laps
 from mobisim.profiling.statistics import quantile, relative_width
 
@@ -15,13 +16,14 @@ Taken = dict[str, list[Laps]]  # by case
 SMALL_S, SMALL_TIMES = 5e-3, 3  # what is shorter runs several times a visit, first one unseen
 LONGEST_SHARE = 1 / 30  # of the budget, for one run of a case
 LONG_SHARE, SELDOM = 1 / 400, 4  # of the budget, above which a case comes every second to nth round
-SLEEP_S = 1.0  # by which the clocks may drift apart within one run
+SLEEP_S = 1.0  # by which the clocks may drift apart from one sample to the next
 WILD_FACTOR, WILD_S = 50.0, 5.0
 
 
 def clocks() -> tuple[float, float]:
-    """Monotonic and wall clock: a machine that sleeps moves them apart."""
-    return time.monotonic(), time.time()
+    """A clock that stands still while the machine sleeps, and one that goes on."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic(), time.time() if boot is None else time.clock_gettime(boot)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,18 @@ class Session:
     taken: Taken = field(default_factory=dict)
     _begun: float = field(default_factory=time.monotonic)
     _round: int = 0
+    _looked_at: tuple[float, float] = (0.0, 0.0)
 
     def run(self, cases: Sequence[Case]) -> Taken:
-        """Samples of all cases that this machine can time within the budget."""
+        """Samples of all cases that this machine can time within the budget.
+
+        Raises:
+            InputError: the machine slept in the middle.
+        """
         self._begun = time.monotonic()
         shuffle = random.Random(self.limits.seed).shuffle  # noqa: S311 - an order, no secret
         running = self._warm_up(cases)
+        self._looked_at = self.clocks()
         while running and (self._left_s() > 0 or self._lacks(running)):
             shuffle(running)
             for one in running:
@@ -100,27 +108,28 @@ class Session:
     def _visit(self, one: _Running) -> None:
         small = one.longest_s < SMALL_S
         for turn in range(SMALL_TIMES if small else 1):
-            before = self.clocks()
             begun = time.perf_counter()
             laps = one.run()
             one.longest_s = time.perf_counter() - begun
-            if (turn or not small) and self._is_awake(before) and self._is_sane(one.case, laps):
+            self._check_awake(one.case, laps)
+            if turn or not small:
                 self.taken.setdefault(one.case.name, []).append(laps)
                 self.sink(one.case, laps)
 
-    def _is_awake(self, before: tuple[float, float]) -> bool:
-        after = self.clocks()
-        apart = abs((after[1] - before[1]) - (after[0] - before[0]))
-        if apart > SLEEP_S:
-            self.notice(f"a sample was thrown away: the clocks jumped by {apart:.1f} s (sleep?)")
-        return apart <= SLEEP_S
+    def _check_awake(self, case: Case, laps: Laps) -> None:
+        """Stop, without this sample, where the machine slept since the one before.
 
-    def _is_sane(self, case: Case, laps: Laps) -> bool:
+        Raises:
+            InputError: it did; the samples so far are kept.
+        """
+        awake, always = self._looked_at
+        now = self._looked_at = self.clocks()
+        apart = (now[1] - always) - (now[0] - awake)
+        if apart > SLEEP_S:
+            raise _slept(f"the clocks moved apart by {apart:.1f} s")
         known, total = self._totals(case), sum(laps.values())
-        if not known or total < max(WILD_S, WILD_FACTOR * quantile(known, 0.5)):
-            return True
-        self.notice(f"a sample was thrown away: {case.name} took {total:.1f} s")
-        return False
+        if known and total > max(WILD_S, WILD_FACTOR * quantile(known, 0.5)):
+            raise _slept(f"{case.name} took {total:.1f} s")
 
     def _is_sure(self, one: _Running) -> bool:
         known = self._totals(one.case)
@@ -128,6 +137,15 @@ class Session:
 
     def _totals(self, case: Case) -> list[float]:
         return [sum(laps.values()) for laps in self.taken.get(case.name, [])]
+
+
+def _slept(evidence: str) -> InputError:
+    return InputError(
+        "the machine slept, or stood still, while it was measured",
+        where="mobisim profile",
+        got=evidence,
+        hint="keep it awake and idle; the same command goes on with the samples taken so far",
+    )
 
 
 @dataclass
