@@ -237,6 +237,14 @@ def _time(text: str | None, where: str) -> float | None:
 )  # fmt: skip
 @click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
 @click.option(
+    "--precisions", metavar="NAMES",
+    help="Of fp32, bf16, fp16, int8, the profile's own first [default: fp32,bf16].",
+)  # fmt: skip
+@click.option(
+    "--models", metavar="NAMES",
+    help="Measure these models' own shapes as well, e.g. opt-125m,gpt2.",
+)  # fmt: skip
+@click.option(
     "--contention", is_flag=True,
     help="Time the role's work beside the other role's as well, for `server.colocated`.",
 )  # fmt: skip
@@ -249,8 +257,8 @@ def _time(text: str | None, where: str) -> float | None:
 )  # fmt: skip
 def profile(
     name: str, role: Literal["device", "server"], threads: int, budget: str | None,
-    clock: Literal["wall", "processor"], quick: bool, contention: bool, training: bool | None,
-    out: Path,
+    clock: Literal["wall", "processor"], quick: bool, precisions: str | None, models: str | None,
+    contention: bool, training: bool | None, out: Path,
 ) -> None:  # fmt: skip
     """Measure this machine's operators and write a profile that scenarios can name."""
     from mobisim.profiling.profile import Plan, explained, quickly  # noqa: PLC0415
@@ -259,6 +267,7 @@ def profile(
 
     plan = Plan(name, out, role, threads, clock=clock, contention=contention)
     plan = quickly(plan) if quick else plan
+    plan = plan.at(precisions).of_models(models)
     plan = plan.within(_time(budget, "--budget")).with_training(training)
     with showing_progress() as progress:
         path = measure(plan, lambda words: click.echo(f"mobisim: {words}", err=True), progress)

@@ -30,7 +30,7 @@ class TrainingBlock(Block):
     def __init__(self, sizes: BlockSizes, precision: str, device: torch.device, rank: int) -> None:
         super().__init__(sizes, precision, device)
         options: dict[str, Any] = {"device": device, "dtype": self.query.weight.dtype}
-        widths = sizes.width, sizes.kv_width
+        widths = sizes.attention_width, sizes.kv_width
         self.down_to_rank = nn.ModuleList(
             nn.Linear(sizes.width, rank, bias=False, **options) for _ in widths
         )
@@ -156,9 +156,9 @@ class TrainingPass:
         sizes = self.sizes
         if sizes.modern:
             query, key, value = inputs
-            widths = sizes.width + sizes.kv_width, 1
+            widths = sizes.attention_width + sizes.kv_width, 1
             inputs = (*self._run("rotary", widths, self._rotated, (query, key), {}), value)
-        shape = sizes.width, sizes.head_dim
+        shape = sizes.attention_width, sizes.head_dim
         full = functools.partial(self._attended, causal=False)
         self._others.append(("attention:full", shape, full, inputs))
         return self._run("attention:causal", shape, self._attended, inputs, {})[0]

@@ -5,6 +5,7 @@ Axes: B samples, T positions, D width, A attention width (heads times head size)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,13 @@ from torch.nn import functional
 
 from mobisim.profiling.stopwatch import Timed
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Of activations; with int8 the products alone are in integers, and theirs are quantised anew.
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+}
 Lap = Callable[[Timed], None]
 
 
@@ -24,15 +31,16 @@ class BlockSizes:
     """The sizes of a block: OPT's make, or Llama's with `modern` (RMSNorm, rotary, gated)."""
 
     width: int
+    num_heads: int
     head_dim: int
     num_kv_heads: int
     ff_width: int
     modern: bool
 
     @property
-    def num_heads(self) -> int:
-        """Query heads; together they are as wide as the block."""
-        return self.width // self.head_dim
+    def attention_width(self) -> int:
+        """Width of the queries, all heads together."""
+        return self.num_heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
@@ -42,13 +50,13 @@ class BlockSizes:
     @property
     def matrix_weights(self) -> int:
         """Weights of all matrices."""
-        attention = 2 * self.width * (self.width + self.kv_width)
+        attention = 2 * self.width * (self.attention_width + self.kv_width)
         return attention + (3 if self.modern else 2) * self.width * self.ff_width
 
     def flop(self, batch: int, length: int) -> float:
         """FLOPs of a forward, attention taken as full."""
         tokens = batch * length
-        return 2.0 * tokens * self.matrix_weights + 4.0 * tokens * length * self.width
+        return 2.0 * tokens * self.matrix_weights + 4.0 * tokens * length * self.attention_width
 
 
 class Block(nn.Module):
@@ -62,10 +70,10 @@ class Block(nn.Module):
         width, inner = sizes.width, sizes.ff_width
         norm = nn.RMSNorm if sizes.modern else nn.LayerNorm
         self.norms = nn.ModuleList(norm(width, **options) for _ in range(2))
-        self.query = nn.Linear(width, width, **linear)
+        self.query = nn.Linear(width, sizes.attention_width, **linear)
         self.key = nn.Linear(width, sizes.kv_width, **linear)
         self.value = nn.Linear(width, sizes.kv_width, **linear)
-        self.out = nn.Linear(width, width, **linear)
+        self.out = nn.Linear(sizes.attention_width, width, **linear)
         self.up = nn.Linear(width, inner, **linear)
         self.gate = nn.Linear(width, inner, **linear) if sizes.modern else None
         self.down = nn.Linear(inner, width, **linear)
@@ -84,6 +92,28 @@ class Block(nn.Module):
         h_BTD = run.add(h_BTD, run.mlp(run.norm(self.norms[1], h_BTD)))
         run.others()
         return h_BTD
+
+
+def new_block(sizes: BlockSizes, precision: str, device: torch.device) -> Block:
+    """A block of random weights at a precision."""
+    block = Block(sizes, precision, device)
+    return quantised(block) if precision == "int8" else block
+
+
+def quantised(block: Block) -> Block:
+    """The block with matrices of 8-bit integers, by torch's dynamic quantisation."""
+    with warnings.catch_warnings():  # it is to move to torchao, whose kernels need compiling here
+        warnings.simplefilter("ignore")
+        quantise: Any = torch.ao.quantization.quantize_dynamic
+        found: Block = quantise(block, {nn.Linear}, torch.qint8)
+    return found
+
+
+def quantises(device: torch.device) -> bool:
+    """Whether this machine's torch runs products of 8-bit integers."""
+    engines = set(torch.backends.quantized.supported_engines) - {"none"}
+    known = hasattr(getattr(torch.ao, "quantization", None), "quantize_dynamic")
+    return device.type == "cpu" and known and bool(engines)
 
 
 class _Run:
@@ -120,15 +150,14 @@ class _Run:
         query, key, value = (self.linear(m, x_BTD) for m in (block.query, block.key, block.value))
         if sizes.modern:
             query, key = rotate(sizes, query), rotate(sizes, key)
-            self.told(query, "rotary", sizes.width + sizes.kv_width)
+            self.told(query, "rotary", sizes.attention_width + sizes.kv_width)
         self._others.append(lambda: self._attention(query, key, value, causal=False))
         return self._attention(query, key, value, causal=True)
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
         sizes, name = self.sizes, "attention:causal" if causal else "attention:full"
-        return self.told(
-            attend(sizes, query, key, value, causal=causal), name, sizes.width, sizes.head_dim
-        )
+        mixed = attend(sizes, query, key, value, causal=causal)
+        return self.told(mixed, name, sizes.attention_width, sizes.head_dim)
 
     def mlp(self, x_BTD: Tensor) -> Tensor:
         """The two or three products around the activation."""

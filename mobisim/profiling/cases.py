@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobisim.cost.architecture import Architecture
 from mobisim.profiling.allocator import settle
-from mobisim.profiling.blocks import DTYPES, Block, BlockSizes
+from mobisim.profiling.blocks import DTYPES, Block, BlockSizes, new_block
 from mobisim.profiling.stopwatch import CLOCKS, Stopwatch, Timed
 from mobisim.training.codec import TapFormat, decode_rows, encode_rows
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
@@ -27,6 +28,7 @@ Laps = dict[Timed, float]
 TAPS = 4  # of the side network that is timed: enough to leave its head behind
 VOCABULARY = 32_000
 SMALL_TENSORS, LARGE_TENSOR = 16, 1 << 20  # how many small ones are updated together
+LONGEST = 1024
 LEAD_FLOP = 3e9  # of a block so long that a cold start no longer shows
 CODEC_BLOCK = 64
 SCALED_CODECS = ("nf4", "int8", "int4", "fp4", "int3", "int2")
@@ -64,6 +66,14 @@ class Grid:
     bottlenecks: tuple[int, ...] = (16, 128)
     parameters: tuple[int, ...] = (1, 4**3, 4**6, 4**8, 4**9, 4**10, 4**11, 4**12, 4**13)
     vocabularies: tuple[int, ...] = (128, 4096, 65536)
+    models: tuple[Architecture, ...] = ()
+
+    def model_shapes(self, model: Architecture) -> list[tuple[int, int]]:
+        """Batch and length of what is measured of a model, the longest up to LONGEST tokens."""
+        corners = list(zip(self.batches, self.lengths, strict=False))
+        longest = min(LONGEST, model.max_positions)
+        lengths = sorted({2 * max(self.lengths), longest})
+        return corners + [(1, length) for length in lengths if length <= longest]
 
     @property
     def training(self) -> tuple[tuple[int, int], ...]:
@@ -87,13 +97,15 @@ class Bench:
     def __init__(self, device: torch.device, clock: str = "wall") -> None:
         self.device = device
         self.watch = Stopwatch(device, CLOCKS[clock])
+        self.host_watch = Stopwatch(torch.device("cpu"), CLOCKS[clock])
         self.random = torch.Generator().manual_seed(0)
         settle()  # whatever ran before
 
     @functools.cache  # noqa: B019 - a bench lives as long as its measurement
     def blocks(self, sizes: BlockSizes, precision: str) -> tuple[Block, Block]:
         """Two blocks in a row: the first leads in, so that the second is met as within a model."""
-        return Block(sizes, precision, self.device), Block(sizes, precision, self.device)
+        lead, block = (new_block(sizes, precision, self.device) for _ in range(2))
+        return lead, block
 
     @functools.cache  # noqa: B019
     def table(self, width: int, precision: str) -> nn.Embedding:
@@ -110,7 +122,8 @@ class Bench:
 def opt_like(width: int) -> BlockSizes:
     """A block of OPT's proportions."""
     head_dim = 64 if width % 64 == 0 else 32
-    return BlockSizes(width, head_dim, width // head_dim, 4 * width, modern=False)
+    heads = width // head_dim
+    return BlockSizes(width, heads, head_dim, heads, 4 * width, modern=False)
 
 
 def llama_like(width: int) -> BlockSizes:
@@ -119,7 +132,19 @@ def llama_like(width: int) -> BlockSizes:
     head_dim = next(size for size in sizes if width % size == 0)
     heads = width // head_dim
     groups = max(few for few in range(1, math.ceil(heads / 8) + 1) if heads % few == 0)
-    return BlockSizes(width, head_dim, groups, 6 * width, modern=True)
+    return BlockSizes(width, heads, head_dim, groups, 6 * width, modern=True)
+
+
+def like(model: Architecture) -> BlockSizes:
+    """A block of a model's own sizes, of the make that is closer to it."""
+    return BlockSizes(
+        model.width,
+        model.num_heads,
+        model.head_dim,
+        model.num_kv_heads,
+        model.ff_width,
+        modern=model.gated_mlp,
+    )
 
 
 def device_cases(
@@ -138,9 +163,18 @@ def device_cases(
             corners = zip(grid.batches, grid.lengths, strict=False)
             for batch, length in corners:
                 found.append(block_case(bench, llama_like(width), batch, length, precision))
+        for model in grid.models:
+            found += model_cases(bench, grid, model, precision)
         for codec in codecs:
             found += codec_cases(bench, "encode", codec, grid, precision)
     return found
+
+
+def model_cases(bench: Bench, grid: Grid, model: Architecture, precision: str) -> list[Case]:
+    """A model's own block and embedding, at the grid's corners and at longer samples."""
+    shapes = grid.model_shapes(model)
+    blocks = [block_case(bench, like(model), *shape, precision) for shape in shapes]
+    return blocks + [embedding_case(bench, *shape, model.width, precision) for shape in shapes]
 
 
 def server_cases(bench: Bench, grid: Grid) -> list[Case]:
@@ -153,7 +187,17 @@ def server_cases(bench: Bench, grid: Grid) -> list[Case]:
     for width in grid.widths:
         for tokens in _spread(grid):
             found += [adapter_case(bench, tokens, width, rank) for rank in grid.bottlenecks]
+    found += [head_case(bench, *sizes) for sizes in _heads(grid)]
     return found + optimizer_cases(bench, grid)
+
+
+def _heads(grid: Grid) -> Iterator[tuple[int, int, int]]:
+    """Tokens, width and vocabulary of next-token heads: corners, and the models' own."""
+    tokens = _spread(grid)
+    few = tokens[0], tokens[len(tokens) // 2]
+    yield from itertools.product(few, grid.widths[::2], grid.vocabularies[1:])
+    for model in grid.models:
+        yield from ((number, model.width, model.vocab_size) for number in tokens)
 
 
 def optimizer_cases(bench: Bench, grid: Grid) -> list[Case]:
@@ -183,10 +227,18 @@ def block_case(
         h_BTD = bench.floats((batch, length, sizes.width), precision)
         return lambda: _block_laps(bench.watch, lead, block, h_BTD, whole=whole)
 
-    make = "llama" if sizes.modern else "opt"
-    name = f"block {make} {batch}x{length}x{sizes.width} {precision}{' whole' if whole else ''}"
+    name = f"block {title(sizes, batch, length)} {precision}{' whole' if whole else ''}"
     shape = BlockShape(sizes, batch, length, precision)
     return Case(name, (1 + leads) * flop, start, shape)
+
+
+def title(sizes: BlockSizes, batch: int, length: int) -> str:
+    """What a block at a shape is called; the grid's own go by their width alone."""
+    make, of_grid = ("llama", llama_like) if sizes.modern else ("opt", opt_like)
+    shape = f"{make} {batch}x{length}x{sizes.width}"
+    if sizes == of_grid(sizes.width):
+        return shape
+    return f"{shape} {sizes.num_heads}/{sizes.num_kv_heads}x{sizes.head_dim}, {sizes.ff_width}"
 
 
 @torch.inference_mode()
@@ -220,6 +272,11 @@ def embedding_case(bench: Bench, batch: int, length: int, width: int, precision:
 
 @torch.inference_mode()
 def _once(watch: Stopwatch, name: Timed, work: Callable[[], object]) -> Laps:
+    return timed(watch, name, work)
+
+
+def timed(watch: Stopwatch, name: Timed, work: Callable[[], object]) -> Laps:
+    """One lap over a piece of work."""
     watch.begin()
     work()
     watch.lap(name)
@@ -245,9 +302,9 @@ def codec_case(
         values_ND = bench.floats((tokens, width), precision).cpu()  # where the trainer's codecs run
         name = Timed(f"{direction}:{codec}", 1, tokens, width, CODEC_BLOCK, precision)
         if direction == "encode":
-            return lambda: _once(bench.watch, name, lambda: encode_rows(values_ND, layout))
+            return lambda: _once(bench.host_watch, name, lambda: encode_rows(values_ND, layout))
         rows_NR = encode_rows(values_ND, layout)
-        return lambda: _once(bench.watch, name, lambda: decode_rows(rows_NR, layout))
+        return lambda: _once(bench.host_watch, name, lambda: decode_rows(rows_NR, layout))
 
     return Case(f"{direction} {codec} {tokens}x{width} {precision}", 0.0, start)
 
@@ -276,6 +333,25 @@ def _adapter_laps(watch: Stopwatch, net: SideNetwork, taps: list[Tensor], sample
     loss.backward()  # type: ignore[no-untyped-call]
     watch.lap(Timed("adapter:backward", *shape))
     return {name: seconds / TAPS for name, seconds in watch.laps().items()}
+
+
+def head_case(bench: Bench, tokens: int, width: int, vocabulary: int) -> Case:
+    """A frozen next-token head: norm, output embedding and loss, and back to its input."""
+
+    def start() -> Callable[[], Laps]:
+        norm = nn.LayerNorm(width, device=bench.device).requires_grad_(requires_grad=False)
+        matrix_VD = bench.floats((vocabulary, width))
+        h_ND = bench.floats((tokens, width)).clone().requires_grad_()
+        labels_N = torch.randint(vocabulary, (tokens,), generator=bench.random).to(bench.device)
+        name = Timed("head:next_token", 1, tokens, width, vocabulary, "fp32")
+
+        def work() -> None:
+            logits_NV = functional.linear(norm(h_ND), matrix_VD)
+            torch.autograd.grad(functional.cross_entropy(logits_NV, labels_N), h_ND)
+
+        return lambda: timed(bench.watch, name, work)
+
+    return Case(f"head {tokens}x{width}x{vocabulary}", 4.0 * tokens * width * vocabulary, start)
 
 
 def optimizer_case(bench: Bench, name: str, num_parameters: int) -> Case:

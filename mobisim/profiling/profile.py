@@ -10,8 +10,10 @@ from typing import Literal
 
 import torch
 
-from mobisim.errors import InputError
+from mobisim.cost.architecture import Architecture, architecture
+from mobisim.errors import InputError, unknown_name
 from mobisim.profiling.accuracy import fit_error
+from mobisim.profiling.blocks import DTYPES, quantises
 from mobisim.profiling.bundle import About, Found, RawSamples, summarise, write_bundle
 from mobisim.profiling.cases import (
     FULL,
@@ -28,6 +30,9 @@ from mobisim.profiling.measure import Limits, Session, Taken
 from mobisim.profiling.stopwatch import best_device
 from mobisim.profiling.training_cases import training_cases
 from mobisim.profiling.whole import spreads, whole_cases
+from mobisim.scenario.load import validate_profile
+from mobisim.scenario.models import read_model
+from mobisim.scenario.profiles import TransformerProfile
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 360.0
 DOUBTFUL = 0.15  # of the fit's error: idle machines stay far below
@@ -61,6 +66,29 @@ class Plan:
         """The plan with another budget, where one is given."""
         return self if budget_s is None else replace(self, budget_s=budget_s)
 
+    def at(self, precisions: str | None) -> Plan:
+        """The plan with other precisions, where some are named; the first is the profile's own.
+
+        Raises:
+            InputError: one that is not timed, or one twice.
+        """
+        if precisions is None:
+            return self
+        names = tuple(precisions.split(","))
+        for name in names:
+            if name not in DTYPES:
+                raise unknown_name("precision", name, DTYPES, where="--precisions")
+        if len(set(names)) < len(names):
+            raise InputError("a precision is named twice", where="--precisions", got=precisions)
+        return replace(self, precisions=names)
+
+    def of_models(self, models: str | None) -> Plan:
+        """The plan with the shapes of named models besides, and samples of up to 1,024 tokens."""
+        if models is None:
+            return self
+        found = tuple(_architecture(name) for name in models.split(","))
+        return replace(self, grid=replace(self.grid, models=found))
+
     def with_training(self, training: bool | None) -> Plan:
         """The plan with or without the operators of training, where it is asked."""
         return self if training is None else replace(self, training=training)
@@ -73,6 +101,11 @@ class Plan:
             f"{clock}, medians over rounds in random order, a budget of {self.budget_s:g} s or "
             "95 % intervals of the medians within 3 %; laps between kernels of a running block"
         )
+
+
+def _architecture(name: str) -> Architecture:
+    profile = validate_profile(TransformerProfile, read_model(name, "--models"))
+    return architecture(profile.config, where="--models")
 
 
 def quickly(plan: Plan) -> Plan:
@@ -139,6 +172,13 @@ def _measured(
 
 
 def _check(plan: Plan, device: torch.device) -> None:
+    if "int8" in plan.precisions and not quantises(device):
+        raise InputError(
+            "torch has no products of 8-bit integers for this machine",
+            where="--precisions",
+            got=f"int8 on {device.type}",
+            hint="leave int8 out",
+        )
     if plan.contention:
         check_contention(device, plan.clock)
     if Path(plan.name).name != plan.name:
@@ -156,7 +196,9 @@ def _cases(bench: Bench, plan: Plan) -> list[Case]:
         return server_cases(bench, plan.grid) + whole_cases(bench, plan.grid, plan.role)
     found = whole_cases(bench, plan.grid, plan.role, plan.precisions[0])
     found += device_cases(bench, plan.grid, plan.precisions)
-    return found + training_cases(bench, plan.grid, plan.precisions[0]) * plan.training
+    if plan.training and plan.precisions[0] != "int8":  # nothing trains in integers
+        found += training_cases(bench, plan.grid, plan.precisions[0])
+    return found
 
 
 @contextlib.contextmanager

@@ -21,9 +21,12 @@ from mobisim.profiling.cases import (
     Case,
     Grid,
     Laps,
+    like,
     llama_like,
     opt_like,
     optimizer_cases,
+    timed,
+    title,
 )
 from mobisim.profiling.stopwatch import Stopwatch, Timed
 
@@ -31,7 +34,10 @@ TABLE_WIDTH = 1024  # of embeddings; wider tables take much memory
 PIECE = 1 << 20
 MEMORY = tuple(PIECE * count for count in (8, 32, 56, 72, 104, 168, 296, 552))
 RANKS = {False: 8, True: 64}  # of the low-rank pairs, by whether a block is modern
-NARROW = (BlockSizes(64, 8, 8, 256, modern=False), BlockSizes(64, 8, 2, 384, modern=True))
+NARROW = (
+    BlockSizes(64, 8, 8, 8, 256, modern=False),
+    BlockSizes(64, 8, 8, 2, 384, modern=True),
+)
 
 
 def training_cases(bench: Bench, grid: Grid, precision: str) -> list[Case]:
@@ -46,6 +52,9 @@ def training_cases(bench: Bench, grid: Grid, precision: str) -> list[Case]:
         modern = [llama_like(width) for width in grid.widths] * ((batch, length) in few)
         for sizes in (*NARROW, *wide, *modern):
             found.append(training_case(bench, sizes, batch, length, precision))
+    for model in grid.models:
+        shapes = grid.model_shapes(model)
+        found += [training_case(bench, like(model), *shape, precision) for shape in shapes]
     widths = min(grid.widths), max(width for width in grid.widths if width <= TABLE_WIDTH)
     tables = itertools.product(_tokens(grid), widths, grid.vocabularies)
     found += [table_case(bench, *sizes, precision) for sizes in tables]
@@ -67,8 +76,7 @@ def training_case(bench: Bench, sizes: BlockSizes, batch: int, length: int, prec
         h_BTD = bench.floats((batch, length, sizes.width), precision)
         return lambda: training_laps(bench, block, None if alone else other, h_BTD)
 
-    make = "llama" if sizes.modern else "opt"
-    name = f"training {make} {batch}x{length}x{sizes.width} {precision}"
+    name = f"training {title(sizes, batch, length)} {precision}"
     return Case(name, flop * (1 if alone else 2), start)
 
 
@@ -143,10 +151,8 @@ def table_case(bench: Bench, tokens: int, width: int, rows: int, precision: str)
 def table_laps(bench: Bench, name: Timed, gradient_ND: Tensor, ids_N: Tensor) -> Laps:
     """One gradient."""
     release_memory()
-    bench.watch.begin()
-    torch.ops.aten.embedding_dense_backward(gradient_ND, ids_N, name.width_out, -1, False)
-    bench.watch.lap(name)
-    return bench.watch.laps()
+    backward = torch.ops.aten.embedding_dense_backward
+    return timed(bench.watch, name, lambda: backward(gradient_ND, ids_N, name.width_out, -1, False))
 
 
 def on_processor(bench: Bench) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from mobisim.profiling.blocks import Block
+from mobisim.profiling.blocks import new_block
 from mobisim.profiling.cases import (
     CODEC_BLOCK,
     TAPS,
@@ -20,6 +20,7 @@ from mobisim.profiling.cases import (
     Laps,
     Role,
     opt_like,
+    timed,
 )
 from mobisim.profiling.measure import Taken
 from mobisim.profiling.statistics import quantile
@@ -49,24 +50,17 @@ def _case(bench: Bench, kind: str, shape: tuple[int, int, int], precision: str) 
 
     def start() -> Callable[[], Laps]:
         work = _WORK[kind](bench, shape, precision)
-        return lambda: _lap(bench, name, work)
+        return lambda: timed(bench.watch, name, work)
 
     flop = TAPS * opt_like(width).flop(batch, length) if kind == "forward" else 0.0
     title = f"whole {kind} {batch}x{length}x{width} {precision}"
     return Case(title, flop, start, least=LEAST)
 
 
-def _lap(bench: Bench, name: Timed, work: Callable[[], None]) -> Laps:
-    bench.watch.begin()
-    work()
-    bench.watch.lap(name)
-    return bench.watch.laps()
-
-
 def _forward(bench: Bench, shape: tuple[int, int, int], precision: str) -> Callable[[], None]:
     """Embedding and several blocks."""
     batch, length, width = shape
-    blocks = [Block(opt_like(width), precision, bench.device) for _ in range(TAPS)]
+    blocks = [new_block(opt_like(width), precision, bench.device) for _ in range(TAPS)]
     words, ids = bench.table(width, precision), torch.arange(length, device=bench.device)
 
     @torch.inference_mode()

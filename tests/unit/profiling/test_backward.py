@@ -11,8 +11,8 @@ from mobisim.profiling.backward import TrainingBlock, TrainingPass
 from mobisim.profiling.blocks import BlockSizes
 from mobisim.profiling.stopwatch import Timed
 
-OPT = BlockSizes(32, 8, 4, 128, modern=False)
-LLAMA = BlockSizes(32, 8, 2, 96, modern=True)
+OPT = BlockSizes(32, 4, 8, 4, 128, modern=False)
+LLAMA = BlockSizes(48, 4, 8, 2, 96, modern=True)
 
 
 def trained(sizes: BlockSizes) -> tuple[torch.Tensor, torch.Tensor, list[Timed]]:
@@ -21,7 +21,8 @@ def trained(sizes: BlockSizes) -> tuple[torch.Tensor, torch.Tensor, list[Timed]]
     block = TrainingBlock(sizes, "fp32", torch.device("cpu"), 4)
     for up in block.up_from_rank.parameters():  # the whole block's forward has no low-rank pairs
         torch.nn.init.zeros_(up)
-    h_BTD, gradient_BTD = torch.randn(2, 5, 32, requires_grad=True), torch.randn(2, 5, 32)
+    h_BTD = torch.randn(2, 5, sizes.width, requires_grad=True)
+    gradient_BTD = torch.randn(2, 5, sizes.width)
     (expected,) = torch.autograd.grad(block(h_BTD), h_BTD, gradient_BTD)
     told: list[Timed] = []
     run = TrainingPass(block, told.append)
