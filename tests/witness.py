@@ -19,10 +19,11 @@ from witness_cells import Cell, Flow
 from witness_links import Pipe, stated_channels, stated_rate
 
 from mobisim.channel import Channel
-from mobisim.scenario.profiles import FixedDevice, FixedServer, Spread
+from mobisim.scenario.profiles import FixedDevice, FixedServer
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.scenario.traces import mean_rate
 from mobisim.span import KIND_CODE, NONE, Row, Span
+from mobisim.streams import Distribution
 from mobisim.world import Batch, CellRates, Group, Heat, Part, World
 
 Z90 = 1.2815515655446004  # a normal law's ninetieth percentile, in deviations
@@ -175,19 +176,19 @@ class Engine:
         """A handling at a device or one of its links."""
         self.at(instant, len(self.workers) + device.index, handle)
 
-    def factor(self, distribution: str | Spread, stream: str) -> float:
+    def factor(self, distribution: Distribution, stream: str) -> float:
         """The next factor of a stream; 1 where nothing is random."""
         if distribution == "constant":
             return 1.0
         if stream not in self.streams:
             seed = [self.world.seed, zlib.crc32(stream.encode())]
             self.streams[stream] = np.random.Generator(np.random.PCG64(seed))
-        if isinstance(distribution, Spread):
-            deviations = float(self.streams[stream].standard_normal())
-            if deviations < 0:
-                return math.exp(deviations * (-math.log(distribution.p10) / Z90))
-            return math.exp(deviations * (math.log(distribution.p90) / Z90))
-        return float(self.streams[stream].standard_exponential())
+        if distribution == "exponential":
+            return float(self.streams[stream].standard_exponential())
+        deviations = float(self.streams[stream].standard_normal())
+        if deviations < 0:
+            return math.exp(deviations * (-math.log(distribution.p10) / Z90))
+        return math.exp(deviations * (math.log(distribution.p90) / Z90))
 
     def write(self, work: Work, *, version_written: int = NONE) -> None:
         """A row for what ends now; none for a wait of no length."""

@@ -223,7 +223,10 @@ def random_link(
 def by_turns(choose: Random, times: _Times) -> dict[str, Any]:
     """Outages whose lengths keep step with no trace: at least one of them is random."""
     up = {"mean": f"{times.one()!r} s", "distribution": "exponential"}
-    return {"up": up, "down": {"mean": f"{times.one()!r} s", "distribution": _distribution(choose)}}
+    return {
+        "up": up,
+        "down": {"mean": f"{times.one()!r} s", "distribution": _stated_distribution(choose)},
+    }
 
 
 def random_cell(choose: Random) -> dict[str, str]:
