@@ -23,19 +23,22 @@ KINDS = (
     "transfer",  # the uplink carries a payload
     "decode",  # a server worker unpacks a payload
     "side_forward",  # a worker runs the side network's share of one tap (layer granularity)
-    "step",  # a worker trains: forward (batch granularity), backward and the update
+    "step",  # a worker trains: forward (batch granularity), backward and the update; on a device
+    # that trains by itself, the update alone
     "download",  # the downlink carries the side network to the device
     "wait",  # an actor has nothing to do because something upstream is not there yet
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody
     "pause",  # a device rests because its battery is low
+    "backward",  # the device goes back through what it trains
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
+    BACKWARD,
 ) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
-WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD)
+WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD)
 
 
 Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]  # a Span's fields, bare

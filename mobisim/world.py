@@ -47,6 +47,7 @@ class Batch:
 
     parts: tuple[Part, ...]
     step_s: float
+    backward_s: float = 0.0  # on the device, where it trains by itself
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ class CellRates:
 
 @dataclass(frozen=True)
 class World:
-    """All that the engine needs."""
+    """All that the engine needs.
+
+    `on_device`: the one device trains by itself, and its mini-batches, of one part each, are sent
+    nowhere.
+    """
 
     seed: int
     groups: tuple[Group, ...]
@@ -125,6 +130,7 @@ class World:
     horizon_s: float | None
     step_distribution: Distribution = "constant"
     contention: Contention | None = None
+    on_device: bool = False
     cells: tuple[CellRates, ...] = ()
 
     @cached_property

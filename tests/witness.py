@@ -202,7 +202,7 @@ class Engine:
         if device.batch == device.group.num_batches:
             return
         needed = device.batch - device.group.run_ahead
-        if device.part == 0 and needed >= device.taken_up:
+        if device.part == 0 and needed >= device.taken_up and not self.world.on_device:
             device.doing = Work("wait", device.index, self.now, device.index, device.batch)
             return
         if device.part == 0 and self.rests(device):
@@ -317,8 +317,11 @@ class Engine:
         piece.handle()
 
     def forward_ends(self, device: Device, part: Part) -> None:
-        """Encode, where that takes time."""
+        """Encode, where that takes time; or train, on a device that does."""
         self.has_computed(device)
+        if self.world.on_device:
+            self.trains(device, "backward", lambda: self.trains(device, "step", None))
+            return
         if part.encode_s == 0:
             self.part_is_ready(device, part)
             return
@@ -326,12 +329,33 @@ class Engine:
         seconds = part.encode_s * device.encode_factor
         self.compute(device, seconds, lambda: self.encode_ends(device, part))
 
-    def has_computed(self, device: Device) -> None:
+    def has_computed(self, device: Device, version_written: int = NONE) -> None:
         """Write what the device did."""
         assert device.doing is not None
-        self.write(device.doing)
+        self.write(device.doing, version_written=version_written)
         for record in (device.compute, device.batch_compute):
             record.append((device.doing.start, self.now))
+
+    def trains(self, device: Device, kind: str, then: Callable[[], None] | None) -> None:
+        """The backward, or the step that ends a mini-batch."""
+        numbers = device.numbers(device.batch)
+        device.doing = Work(
+            kind, device.index, self.now, device.index, device.batch, numbers.parts[0].tap
+        )
+        if kind == "step":
+            device.doing.version_read = device.batch
+        seconds = numbers.backward_s if kind == "backward" else numbers.step_s
+        self.compute(device, seconds * device.forward_factor, lambda: self.trained(device, then))
+
+    def trained(self, device: Device, then: Callable[[], None] | None) -> None:
+        """On with the step, or with the next mini-batch."""
+        written = NONE if then is not None else device.batch + 1
+        self.has_computed(device, written)
+        if then is not None:
+            then()
+            return
+        device.doing, device.batch = None, device.batch + 1
+        self.device_is_free(device)
 
     def encode_ends(self, device: Device, part: Part) -> None:
         """The message is there."""

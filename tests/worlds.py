@@ -265,8 +265,11 @@ def random_channel(choose: Random, times: _Times, rate: float) -> Channel | None
     )
 
 
-def random_world(choose: Random) -> World:
-    """A world that no scenario of stated times gives: ragged mini-batches, decode times."""
+def random_world(choose: Random, *, shared: bool = True) -> World:
+    """A world that no scenario of stated times gives: ragged mini-batches, decode times.
+
+    `shared`: links may share cells.
+    """
     times = _Times(choose)
     num_taps = choose.choice([0, 0, 1, 2, 4])  # 0: batch granularity
     groups = tuple(
@@ -274,7 +277,7 @@ def random_world(choose: Random) -> World:
     )
     cells = tuple(
         CellRates(*(choose.choice([RATE, 12_345.6, 2 * RATE]) for _ in "12"))
-        for _ in range(choose.choice([0, 0, 1, 2]))
+        for _ in range(choose.choice([0, 0, 1, 2]) * shared)
     )
     return World(
         seed=choose.randint(0, 1000),
@@ -353,8 +356,25 @@ def _random_batch(choose: Random, times: _Times, num_taps: int, rate: float) -> 
     )
 
 
+def on_device(choose: Random, world: World) -> World:
+    """A world of one device that trains by itself, with the times of another's first group."""
+    times = _Times(choose)
+    group = world.groups[0]
+
+    def alone(batch: Batch) -> Batch:
+        part = replace(batch.parts[0], tap=NONE, encode_s=0.0, num_bytes=0, transfer_s=0.0)
+        return replace(batch, parts=(part,), backward_s=times.one(), step_s=times.one())
+
+    batches = tuple(map(alone, group.batches))
+    group = replace(group, count=1, batches=batches, cell=None)
+    return replace(world, groups=(group,), num_workers=1, deliver=False, on_device=True, cells=())
+
+
 def in_conditions(choose: Random, world: World) -> World:
-    """The same world with devices that warm up and run low, or on one machine with the worker."""
+    """The same world with devices that warm up and run low, or on one machine with the worker.
+
+    Not for worlds with cells: who of equals is done first in one hangs on the last digits.
+    """
     groups = tuple(_in_conditions(choose, group) for group in world.groups)
     if len(groups) == world.num_workers == groups[0].count == 1 and choose.random() < 0.5:
         contention = Contention(choose.uniform(1, 3), choose.uniform(1, 3))

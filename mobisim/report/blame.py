@@ -8,9 +8,12 @@ so that a million mini-batches need no second pass and no memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 from mobisim.span import (
+    BACKWARD,
+    DECODE,
     DEVICE,
     DOWNLINK,
     DOWNLOAD,
@@ -19,6 +22,7 @@ from mobisim.span import (
     LATENCY,
     PAUSE,
     QUEUE,
+    SIDE_FORWARD,
     STEP,
     TRANSFER,
     UPLINK,
@@ -73,29 +77,23 @@ class BlameFold:
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = _NOTHING
         self.final = _NOTHING
+        self.follow: dict[int, Callable[[Row], None]] = {
+            **dict.fromkeys((FORWARD, ENCODE, BACKWARD), self._device_work),
+            **dict.fromkeys((DECODE, SIDE_FORWARD), self._worker_work),
+            TRANSFER: self._transfer,
+            QUEUE: self._queue,
+            LATENCY: self._latency,
+            WAIT: self._wait,
+            PAUSE: self._pause,
+            DOWNLOAD: self._download,
+            STEP: self._step,
+        }
 
     def add(self, rows: list[Row]) -> Self:
         """Follow the chains through some more spans."""
         for row in rows:
-            if row[10]:
-                continue  # what the horizon cut caused nothing
-            kind = row[0]
-            if kind in (FORWARD, ENCODE):
-                self._device_work(row)
-            elif kind == TRANSFER:
-                self._transfer(row)
-            elif kind == QUEUE:
-                self._queue(row)
-            elif kind == LATENCY:
-                self._latency(row)
-            elif kind == WAIT:
-                self._wait(row)
-            elif kind == PAUSE:
-                self._pause(row)
-            elif kind == DOWNLOAD:
-                self._download(row)
-            else:
-                self._worker_work(row)
+            if not row[10]:  # what the horizon cut caused nothing
+                self.follow[row[0]](row)
         return self
 
     def _device_work(self, row: Row) -> None:
@@ -153,6 +151,14 @@ class BlameFold:
         _, _, start, end, device, *_ = row
         before = self.device[device]
         self.device[device] = before._replace(device=before.device + (end - start))
+
+    def _step(self, row: Row) -> None:
+        if self.roles[row[1]] != DEVICE:
+            self._worker_work(row)
+            return
+        self._device_work(row)
+        self.final = self.device[row[4]]
+        del self.message[row[4], row[5], row[6]]
 
     def _worker_work(self, row: Row) -> None:
         kind, actor, start, end, device, batch, tap, *_ = row

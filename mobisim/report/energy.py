@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mobisim.cost.energy import Power
 from mobisim.report.metrics import Totals
-from mobisim.span import ENCODE, FORWARD, PAUSE, TRANSFER, WAIT, SpanColumns
+from mobisim.span import PAUSE, TRANSFER, WAIT, WORK_KINDS, SpanColumns
 from mobisim.world import World
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Meter:
         lasted, device = columns.end - columns.start, columns.device
         own = columns.actor < self.num_devices  # devices are the first actors
         idles = own & np.isin(columns.kind, (WAIT, PAUSE))
-        works, sends = np.isin(columns.kind, (FORWARD, ENCODE)), columns.kind == TRANSFER
+        works, sends = own & np.isin(columns.kind, WORK_KINDS), columns.kind == TRANSFER
         bits = 8 * np.maximum(columns.num_bytes, 0)
         radio = self.radio_w[device] * lasted + self.radio_j_per_bit[device] * bits
         cases = [self.load_w[device] * lasted, self.idle_w[device] * lasted, radio]

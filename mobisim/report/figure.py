@@ -42,6 +42,7 @@ KIND_COLOUR = {
     "queue": "#b0b0b0",
     "latency": "#8c8c8c",
     "pause": "#d6e6f4",
+    "backward": "#5c93c9",
 }
 
 _STYLE = {

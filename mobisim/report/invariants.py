@@ -30,7 +30,7 @@ from mobisim.span import (
 from mobisim.world import World
 
 RULES = {
-    1: "every mini-batch is forwarded, carried and stepped exactly once",
+    1: "every mini-batch is forwarded, carried where it is sent, and stepped exactly once",
     2: "the clock never runs backwards",
     3: "causes come before effects",
     4: "no actor does two things at a time",
@@ -165,12 +165,14 @@ class InvariantFold:
             done = jobs[complete]
             self._conservation(done)
             self._causes(done)
-            self._run_ahead(done)
+            if not self.world.on_device:
+                self._run_ahead(done)
 
     def _conservation(self, jobs: Jobs) -> None:
         columns, first = jobs.columns, jobs.first
         parts, size = self._expected(columns.device[first], columns.batch[first])
-        for kind, expected in ((FORWARD, parts), (TRANSFER, parts), (STEP, np.ones_like(parts))):
+        once, sent_parts = np.ones_like(parts), parts * (not self.world.on_device)
+        for kind, expected in ((FORWARD, parts), (TRANSFER, sent_parts), (STEP, once)):
             fine = jobs.total((columns.kind == kind).astype(np.int64)) == expected
             self._require(1, fine, columns[first])
         sent = jobs.total(np.where(columns.kind == TRANSFER, columns.num_bytes, 0))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.span import (
+    BACKWARD,
     DECODE,
     ENCODE,
     FORWARD,
@@ -34,6 +35,7 @@ _STAGE = {
     LATENCY: 4,
     DECODE: 6,
     SIDE_FORWARD: 7,
+    BACKWARD: 7,
     STEP: 8,
 }
 _SERVER_QUEUE_STAGE = 5

@@ -130,7 +130,7 @@ class Totals:
         messages of a mini-batch wait side by side.
         """
         return {
-            **{kind: self._anywhere(kind) for kind in ("forward", "encode")},
+            **{kind: self._anywhere(kind) for kind in ("forward", "encode", "backward")},
             "device_wait": self._per_step(WAIT, DEVICE),
             "device_pause": self._per_step(PAUSE, DEVICE),
             "uplink_queue": self._per_message(QUEUE, UPLINK),

@@ -15,7 +15,7 @@ from mobisim.sim.link import Downlink, Uplink
 from mobisim.sim.machine import DEVICE_SIDE
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
-from mobisim.span import ENCODE, FORWARD, NONE, PAUSE, WAIT, Row
+from mobisim.span import BACKWARD, ENCODE, FORWARD, NONE, PAUSE, STEP, WAIT, Row
 from mobisim.streams import Factor, factor_stream
 from mobisim.world import Group
 
@@ -62,6 +62,8 @@ class Device:
             self.doing = WAIT
 
     def _has_credit(self) -> bool:
+        if self.scene.world.on_device:
+            return True
         return self.steps_started > self.number - self.group.run_ahead
 
     def step_starts(self) -> None:
@@ -112,12 +114,28 @@ class Device:
 
     def _forward_ends(self, _: Any) -> None:
         now = self._computed()
+        if self.scene.world.on_device:
+            self._train(BACKWARD, self.batch.backward_s, self._backward_ends)
+            return
         duration = self.batch.parts[self.part].encode_s
         if duration == 0.0:
             self._send(now)
             return
         self.doing = ENCODE
         self._compute(duration * self.factors[1], self._encode_ends)
+
+    def _train(self, kind: int, duration: float, then: Callback) -> None:
+        """A piece of training on the device itself, which takes as much longer as the forward."""
+        self.doing = kind
+        self._compute(duration * self.factors[0], then)
+
+    def _backward_ends(self, _: Any) -> None:
+        self._computed()
+        self._train(STEP, self.batch.step_s, self._stepped)
+
+    def _stepped(self, _: Any) -> None:
+        self._computed()
+        self.next_batch()
 
     def _encode_ends(self, _: Any) -> None:
         self._send(self._computed())
@@ -145,9 +163,12 @@ class Device:
     def open_row(self, end: float, *, cut: bool) -> Row:
         """The row of what the device is doing."""
         tap = NONE if self.doing in (WAIT, PAUSE) else self.batch.parts[self.part].tap
+        read = written = NONE
+        if self.doing == STEP:
+            read, written = self.number, NONE if cut else self.number + 1
         return (
             self.doing, self.index, self.since, end, self.index, self.number, tap,
-            NONE, NONE, NONE, cut,
+            NONE, read, written, cut,
         )  # fmt: skip
 
     def deliver(self) -> None:

@@ -20,7 +20,7 @@ SWEEP = range(400)
 
 def _world(seed: int) -> World:
     choose = Random(seed)
-    return in_conditions(choose, random_world(choose))
+    return in_conditions(choose, random_world(choose, shared=False))
 
 
 def _sorted(spans: list[Span]) -> list[Span]:

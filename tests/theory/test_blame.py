@@ -173,4 +173,4 @@ def test_the_walk_names_every_kind_of_work() -> None:
     for seed in range(60):
         world = without_horizon(random_world(Random(seed)))
         kinds |= {KINDS[span.kind] for span in Walk(world, spans_of(world)).chain()}
-    assert kinds == set(KINDS) - {"wait", "queue", "pause"}
+    assert kinds == set(KINDS) - {"wait", "queue", "pause", "backward"}
