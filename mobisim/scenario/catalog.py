@@ -9,6 +9,8 @@ from mobisim.errors import InputError, nearest, unknown_name
 from mobisim.scenario.document import Document, parse, read_text
 from mobisim.scenario.samples import with_samples
 
+SHIPPED = ("scenarios", "profiles")
+
 
 def shipped(folder: str) -> Path:
     """The folder of shipped files: inside an installed package, beside it in a checkout."""
@@ -69,7 +71,7 @@ def trace_file(name: str, where: str) -> Path:
         InputError: there is no such file.
     """
     beside = Path(where.partition(":")[0]).parent
-    folders = (beside, Path(), shipped(beside.parts[0]) if beside.parts else beside)
+    folders = [beside, Path(), *(shipped(part) for part in beside.parts[:1] if part in SHIPPED)]
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
