@@ -39,8 +39,10 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         raise InputError(
             "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)
         )
-    if not all(isinstance(group.link, ConstantLink) for group in scenario.devices):
-        raise InputError("a testbed's links have constant rates", where="devices")
+    if not all(_is_steady(group) for group in scenario.devices):
+        raise InputError(
+            "a testbed's links have constant rates of their own, without outages", where="devices"
+        )
     path = backbone_directory(training.backbone) / "config.json"
     config = json.loads(read_text(path, "configuration"))
     taps = trained_taps(System(scenario), architecture(config).num_layers)
@@ -50,6 +52,11 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         "horizon": None,
     }
     return scenario.model_copy(update=update)
+
+
+def _is_steady(group: DeviceGroup) -> bool:
+    own = isinstance(group.link, ConstantLink) and group.cell is None
+    return own and group.link.outages is None
 
 
 @dataclass(frozen=True)
