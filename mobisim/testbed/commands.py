@@ -36,15 +36,22 @@ def overriding(command: click.decorators.FC) -> click.decorators.FC:
     "--link", "limit", type=click.Choice(LIMITS), default="auto", show_default=True,
     help="Who limits the link: the kernel (Linux, as root), or the sender.",
 )  # fmt: skip
+@click.option(
+    "--checkpoint-every", default=30.0, show_default=True, metavar="SECONDS",
+    type=click.FloatRange(min=0), help="How often the server keeps a checkpoint.",
+)  # fmt: skip
 def testbed(
     scenario: str, overrides: Sequence[str], out: Path | None, *, no_train: bool, no_plots: bool,
-    limit: Limit,
+    limit: Limit, checkpoint_every: float,
 ) -> None:  # fmt: skip
     """Run SCENARIO for real on this machine: processes, sockets, a limited link."""
     require_zmq()
     from mobisim.testbed.bed import Bed, run_bed  # noqa: PLC0415
 
-    bed = Bed(scenario, tuple(overrides), not no_train, out, limit, plots=not no_plots)
+    bed = Bed(
+        scenario, tuple(overrides), not no_train, out, limit,
+        plots=not no_plots, checkpoint_every_s=checkpoint_every,
+    )  # fmt: skip
     place = run_bed(bed)
     _print(place)
 

@@ -6,7 +6,7 @@ the server hold no more than its run-ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mobisim.span import LATENCY, NONE, QUEUE, TRANSFER, WAIT, Row
@@ -54,6 +54,14 @@ class Inbox:
         self.expected, self.taken_up = (batch, 0), batch
         self._taken_at = (self._taken_at + [0.0] * batch)[:batch]
         self._buffer = bytearray()
+
+    def remember(self, rows: Iterable[Row]) -> None:
+        """What was recorded before: neither link nor device can have been at two things at once."""
+        for _, actor, _, end, *_ in rows:
+            if actor == self._uplink:
+                self._received_at = max(self._received_at, end)
+            elif actor == self.device:
+                self._free_at = max(self._free_at, end)
 
     def forget_fragment(self) -> None:
         """The device begins anew: half a message is of no use."""

@@ -11,6 +11,7 @@ import numpy as np
 from mobisim.cost.architecture import architecture
 from mobisim.cost.system import System
 from mobisim.cost.wire import payload_parts
+from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.learning import make_trainer, trained_taps
 from mobisim.prepare import Options, Prepared, prepare
@@ -138,6 +139,12 @@ class Plan:
         """Which of the workload's shapes a mini-batch has."""
         order = self.prepared.planned.workload.order
         return 0 if order is None else int(order[batch])
+
+    def shape(self, batch: int) -> BatchShape:
+        """A mini-batch's shape as it is sent."""
+        shape = self.prepared.planned.workload.shapes[self.shape_number(batch)]
+        assert shape is not None
+        return shape
 
     def num_bytes(self, batch: int, part: int) -> int:
         """Bytes of a message."""

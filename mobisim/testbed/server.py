@@ -41,6 +41,7 @@ def serve(plan: Plan, service: Service, opened: Callable[[Address], None]) -> Re
     run = _Run(plan, service)
     opened(run.gate.address)
     try:
+        run.prepare()  # while devices prepare themselves
         run.work()
     finally:
         run.gate.close()
@@ -58,7 +59,6 @@ class _Run:
     def __init__(self, plan: Plan, service: Service) -> None:
         self.plan, prepared = plan, plan.prepared
         options = prepared.options
-        self.trainer = plan.trainer()
         self.checkpoints = Checkpoints(
             prepared.place.resolve(), prepared.digest,
             every_s=options.checkpoint_every_s, resume=options.resume,
@@ -75,6 +75,10 @@ class _Run:
         assert training is not None
         self.total = plan.num_batches * plan.num_devices
         self.every = evaluation_interval(training, self.total)
+
+    def prepare(self) -> None:
+        """Load what is trained, from the last checkpoint where there is one to go on from."""
+        self.trainer = self.plan.trainer()
         self.checkpoints.load(self._restore)
 
     def work(self) -> None:
@@ -140,4 +144,5 @@ class _Run:
         self.zero = state["zero"] if same else now() - last_end(self.record.rows())
         for inbox, batch in zip(self.gate.inboxes, self.stepped, strict=True):
             inbox.begin_with(batch)
+            inbox.remember(self.record.rows())
         return True
