@@ -12,6 +12,7 @@ import click
 
 from mobisim.errors import MobisimError
 from mobisim.testbed.commands import device, serve, testbed
+from mobisim.validation.commands import validate
 
 INTERRUPTED = 130
 
@@ -277,6 +278,7 @@ def profile(
 cli.add_command(testbed)
 cli.add_command(serve)
 cli.add_command(device)
+cli.add_command(validate)
 
 
 @cli.command()

@@ -72,9 +72,15 @@ def codec_calls(
     return [Call(f"{direction}:{codec}", sizes)]
 
 
+def piece(name: str, shape: BatchShape) -> list[Call]:
+    """A whole piece of the one model that was timed."""
+    tokens = float(shape.num_tokens)
+    return [Call(f"piece:{name}", (tokens, shape.num_pairs / tokens))]
+
+
 @dataclass(frozen=True)
 class MeasuredDeviceModel:
-    """The backbone from measured operators, block by block."""
+    """The backbone from measured operators, or from whole pieces of it, block by block."""
 
     operators: Operators
     backbone: Architecture
@@ -86,8 +92,8 @@ class MeasuredDeviceModel:
     def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """Embedding with the first part; nothing after the last tap is computed."""
         assert shape is not None
-        block = self.operators.seconds(block_calls(self.backbone, shape))
-        embedding = self.operators.seconds(embedding_calls(self.backbone, shape))
+        block = self.operators.seconds(self._block(shape))
+        embedding = self.operators.seconds(self._embedding(shape))
         return forward_parts(self.taps, block, embedding, by_layer=self.by_layer)
 
     def encode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
@@ -105,10 +111,21 @@ class MeasuredDeviceModel:
         return self.operators.covers(self._calls(shape))
 
     def _calls(self, shape: BatchShape) -> list[Call]:
-        calls = block_calls(self.backbone, shape) + embedding_calls(self.backbone, shape)
-        return calls + self._encode(shape)
+        return [*self._block(shape), *self._embedding(shape), *self._encode(shape)]
+
+    def _block(self, shape: BatchShape) -> list[Call]:
+        if self.operators.in_pieces:
+            return piece("block", shape)
+        return block_calls(self.backbone, shape)
+
+    def _embedding(self, shape: BatchShape) -> list[Call]:
+        if self.operators.in_pieces:
+            return piece("embedding", shape)
+        return embedding_calls(self.backbone, shape)
 
     def _encode(self, shape: BatchShape) -> list[Call]:
+        if self.operators.in_pieces:
+            return piece("encode", shape)
         return codec_calls("encode", shape, self.backbone.width, self.codec, self.block_size)
 
 
@@ -131,23 +148,35 @@ class MeasuredServerModel:
         assert shape is not None
         if not self.system.by_layer:
             return ()
-        return (self.operators.seconds([self._adapter("forward", shape)]),) * self.num_parts
+        return (self.operators.seconds(self._side_forward(shape)),) * self.num_parts
 
     def step_s(self, shape: BatchShape | None) -> float:
         """Forward (batch granularity), backward and update."""
         assert shape is not None
-        calls = [self._adapter("backward", shape), *self._update(), *self._head(shape)]
-        if not self.system.by_layer:
-            calls.append(self._adapter("forward", shape))
-        return self.operators.seconds(calls)
+        return self.operators.seconds(self._step(shape))
 
     def outside(self, shape: BatchShape) -> list[str]:
         """What lies outside the measured sizes."""
-        adapters = [self._adapter("forward", shape), self._adapter("backward", shape)]
-        rest = [*adapters, *self._update(), *self._head(shape)]
+        rest = [*self._side_forward(shape), *self._step(shape)]
         return self.operators.outside([*self._decode(shape), *rest])
 
+    def _side_forward(self, shape: BatchShape) -> list[Call]:
+        """Of one tap, where it does not belong to the step."""
+        if not self.system.by_layer:
+            return []
+        if self.operators.in_pieces:
+            return piece("side_forward", shape)
+        return [self._adapter("forward", shape)]
+
+    def _step(self, shape: BatchShape) -> list[Call]:
+        if self.operators.in_pieces:
+            return piece("step", shape)
+        calls = [self._adapter("backward", shape), *self._update(), *self._head(shape)]
+        return calls if self.system.by_layer else [*calls, self._adapter("forward", shape)]
+
     def _decode(self, shape: BatchShape) -> list[Call]:
+        if self.operators.in_pieces:
+            return piece("decode", shape)
         wire, backbone = self.system.scenario.wire, self.system.backbone
         assert backbone is not None
         return codec_calls("decode", shape, backbone.width, wire.codec, wire.block_size)

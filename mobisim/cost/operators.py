@@ -31,6 +31,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "optimizer": ("parameters",),  # of one tensor
     "memory": ("bytes",),
     "head": ("tokens", "width", "vocabulary"),
+    "piece": ("tokens", "length"),
 }
 SLACK = 1e-6  # of a range's ends: sizes went through logarithms
 
@@ -92,6 +93,11 @@ class Operators:
         linear = (sample for sample in self.samples if sample.operator == "linear")
         mine = (one for one in linear if (one.precision, one.threads) == self._kind)
         return max((2 * math.prod(sizes_of(one)) / one.median_s for one in mine), default=None)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether whole pieces of one model were timed, in place of any model's operators."""
+        return any(one.operator.startswith("piece:") for one in self.samples)
 
     @property
     def _kind(self) -> tuple[str, int]:

@@ -14,6 +14,7 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
+    ("validation",),
     ("show", "testbed"),
     ("progress", "calibrate"),
     ("runner",),
@@ -35,7 +36,7 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors"}
 ONLY_IN = {
     "simpy": {"sim"},
-    "torch": {"training", "learning", "profiling", "testbed"},
+    "torch": {"training", "learning", "profiling", "testbed", "validation"},
     "yaml": {"scenario"},
     "zmq": {"testbed"},
 }

@@ -1,0 +1,109 @@
+"""The command line of the validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mobisim.testbed.commands import LIMITS, overriding, require_zmq
+
+
+@click.command()
+@click.argument("scenario", required=False)
+@overriding
+@click.option("--suite", is_flag=True, help="Fifteen configurations, drawn by a seed.")
+@click.option("--theory", is_flag=True, help="The engine against closed forms and queues.")
+@click.option("--published", is_flag=True, help="Our figures against those of the papers.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("validation"),
+    show_default=True, help="Folder of all runs, the table and the pictures.",
+)  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--link", "limit", type=click.Choice(LIMITS), default="auto", show_default=True,
+    help="Who limits the link: the kernel (Linux, as root), or the sender.",
+)  # fmt: skip
+def validate(
+    scenario: str | None, overrides: Sequence[str], out: Path, repeats: int, limit: str, *,
+    suite: bool, theory: bool, published: bool,
+) -> None:  # fmt: skip
+    """Measure how far SCENARIO simulated is from SCENARIO run for real, here and now."""
+    if suite + theory + published + (scenario is not None) != 1:
+        raise click.UsageError("Name one: a SCENARIO, --suite, --theory or --published.")
+    if theory or published:
+        _from_the_desk(theory=theory)
+        return
+    require_zmq()
+    from mobisim.validation.validate import Effort  # noqa: PLC0415
+
+    effort = Effort(repeats, limit, train=not suite)
+    if suite:
+        _suite(out, effort)
+    else:
+        _one(str(scenario), overrides, out, effort)
+
+
+def _notice(words: str) -> None:
+    click.echo(f"mobisim: {words}", err=True)
+
+
+def _one(scenario: str, overrides: Sequence[str], out: Path, effort: object) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.report.results import write_json  # noqa: PLC0415
+    from mobisim.scenario.load import load  # noqa: PLC0415
+    from mobisim.validation.plots import draw_comparison  # noqa: PLC0415
+    from mobisim.validation.suite import FOUND  # noqa: PLC0415
+    from mobisim.validation.tables import print_comparison  # noqa: PLC0415
+    from mobisim.validation.validate import Effort, as_numbers, validate  # noqa: PLC0415
+
+    assert isinstance(effort, Effort)
+    found = validate(load(scenario, overrides), out, effort, _notice)
+    write_json(out / FOUND, as_numbers(found))
+    draw_comparison(found, out / "comparison.png")
+    print_comparison(found, Console())
+    click.echo(f"\n{out}: every run with its spans, {FOUND}, comparison.png")
+
+
+def _suite(out: Path, effort: object) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.validation import tables  # noqa: PLC0415
+    from mobisim.validation.plots import draw_suite  # noqa: PLC0415
+    from mobisim.validation.profile import where_and_when  # noqa: PLC0415
+    from mobisim.validation.suite import run_suite  # noqa: PLC0415
+    from mobisim.validation.validate import Effort  # noqa: PLC0415
+
+    assert isinstance(effort, Effort)
+    rows = run_suite(out, effort, _notice)
+    every, groups = tables.suite_rows(rows), tables.accuracy_rows(rows)
+    text = "\n".join(
+        [
+            f"{where_and_when()}\n",
+            tables.markdown(tables.ACCURACY_COLUMNS, groups),
+            tables.markdown(tables.SUITE_COLUMNS, every),
+        ]
+    )
+    (out / "table.md").write_text(text, encoding="utf-8")
+    draw_suite(rows, out / "suite.png")
+    console = Console()
+    tables.print_rows(tables.SUITE_COLUMNS, every, console)
+    tables.print_rows(tables.ACCURACY_COLUMNS, groups, console)
+    click.echo(f"\n{out}: every run, table.md, suite.png")
+
+
+def _from_the_desk(*, theory: bool) -> None:
+    """What needs no machine."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.validation import tables  # noqa: PLC0415
+    from mobisim.validation.published import COLUMNS, published  # noqa: PLC0415
+    from mobisim.validation.theory import COLUMNS as FORMS  # noqa: PLC0415
+    from mobisim.validation.theory import check_all  # noqa: PLC0415
+
+    if theory:
+        tables.print_rows(FORMS, [one.cells for one in check_all()], Console())
+    else:
+        tables.print_rows(COLUMNS, [one.cells for one in published()], Console())

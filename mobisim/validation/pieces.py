@@ -1,0 +1,164 @@
+"""Pieces of a scenario's work, timed alone: the child process that times them, and its commands.
+
+A device's pieces are embedding, one block, and the encoding of one tap; a server's the decoding of
+one tap, one adapter's forward and the step. They are run by the code that the testbed runs, on real
+mini-batches, with nothing else going on unless the parent starts the other role's child beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobisim.prepare import Options
+from mobisim.scenario.schema import Scenario
+from mobisim.span import DECODE, SIDE_FORWARD, STEP
+from mobisim.testbed.clock import now
+from mobisim.testbed.device import Backend
+from mobisim.testbed.plan import Plan
+from mobisim.testbed.worker import Bench
+
+BATCHES_PER_SHAPE = 4
+LEAST_ROUNDS = 5
+Piece = tuple[str, int, int]  # what, samples of the mini-batch, tokens of each as sent
+Told = Callable[[str, float], None]
+
+
+class Timing:
+    """Seconds of pieces, gathered by their shape."""
+
+    def __init__(self, plan: Plan, run: Callable[[int, Told], None]) -> None:
+        self.plan, self._run = plan, run
+        self._order = random.Random(0)  # noqa: S311 - an order, no secret
+        self._batches = plan.some_batches(BATCHES_PER_SHAPE)
+
+    def take(self, seconds: float) -> dict[Piece, list[float]]:
+        """Time all shapes over and over, in random order, for so long."""
+        found: dict[Piece, list[float]] = {}
+        until, rounds = now() + seconds, 0
+        while now() < until or rounds < LEAST_ROUNDS:
+            self._order.shuffle(self._batches)
+            for batch in self._batches:
+                shape = self.plan.shape(batch)
+                count, length = shape.num_samples, shape.num_tokens // shape.num_samples
+
+                def told(what: str, lasted: float, at: tuple[int, int] = (count, length)) -> None:
+                    found.setdefault((what, *at), []).append(max(lasted, 1e-9))
+
+                self._run(batch, told)
+            rounds += 1
+        return found
+
+
+def device_timing(plan: Plan) -> Timing:
+    """The device's pieces."""
+    backend = Backend(plan, plan.trainer())
+    backend.warm_up()
+    return Timing(plan, lambda batch, told: _time_device(backend, batch, told))
+
+
+def _time_device(backend: Backend, batch: int, told: Told) -> None:
+    """One mini-batch, with a lap at each tap: embedding and blocks, then what is sent of them."""
+    trainer, by_layer = backend.trainer, backend.plan.prepared.system.by_layer
+    ids = [trainer.data.train.tokens[i] for i in trainer.batches[batch]]
+    laps: list[float] = []
+    encoding: list[float] = []
+    taps: list[Tensor] = []
+    since = now()
+
+    def take(tap_ND: Tensor) -> None:
+        nonlocal since
+        laps.append(now() - since)
+        taps.append(tap_ND)
+        if by_layer:
+            encoding.append(_lasting(lambda: backend.pack(batch, len(taps), taps[-1:])))
+        since = now()
+
+    trainer.backbone.stream(ids, trainer.tap_layers, take, trainer.padded_length(batch))
+    if not by_layer:
+        whole = _lasting(lambda: backend.pack(batch, 1, taps))
+        encoding += [whole / len(taps)] * len(taps)
+    first, *rest = laps
+    layers = trainer.tap_layers
+    # With one tap there are no laps to tell blocks by: the embedding counts as one block more.
+    block = sum(rest) / (layers[-1] - layers[0]) if rest else first / (layers[0] + 1)
+    told("piece:block", block)
+    told("piece:embedding", first - layers[0] * block)
+    told("piece:encode", sum(encoding) / len(encoding))
+
+
+def _lasting(work: Callable[[], object]) -> float:
+    begun = now()
+    work()
+    return now() - begun
+
+
+def server_timing(plan: Plan) -> Timing:
+    """The server's pieces."""
+    bench = Bench(plan, plan.trainer())
+    bench.warm_up()
+    messages = {batch: bench.rehearse(batch) for batch in plan.some_batches(BATCHES_PER_SHAPE)}
+    return Timing(plan, lambda batch, told: _time_server(bench, batch, messages[batch], told))
+
+
+def _time_server(bench: Bench, batch: int, messages: list[bytes], told: Told) -> None:
+    seconds = {DECODE: 0.0, SIDE_FORWARD: 0.0, STEP: 0.0}
+
+    def add(kind: int, _part: int, start: float, end: float) -> None:
+        seconds[kind] += end - start
+
+    bench.run(batch, messages.__getitem__, add)
+    taps = len(bench.trainer.tap_layers)
+    told("piece:decode", seconds[DECODE] / taps)
+    if bench.by_layer:
+        told("piece:side_forward", seconds[SIDE_FORWARD] / taps)
+    told("piece:step", seconds[STEP])
+
+
+TIMINGS = {"device": device_timing, "server": server_timing}
+
+
+def main() -> None:
+    """Answer each line of seconds with a line of what was measured in that time."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=sorted(TIMINGS))
+    parser.add_argument("scenario", type=Path)
+    parser.add_argument("--core", type=int)
+    words = parser.parse_args()
+    logging.disable(logging.WARNING)
+    if words.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {words.core})
+    torch.set_num_threads(1)
+    scenario = Scenario.model_validate_json(words.scenario.read_text(encoding="utf-8"))
+    timing = TIMINGS[words.role](Plan.of(scenario, Options()))
+    gc.collect()
+    gc.freeze()
+    _tell("ready")
+    for line in sys.stdin:
+        found = timing.take(float(line))
+        _tell([[*piece, seconds] for piece, seconds in found.items()])
+
+
+def _tell(what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def read_pieces(line: str) -> Iterator[tuple[Piece, list[float]]]:
+    """What a child told."""
+    for what, batch, length, seconds in json.loads(line):
+        yield (what, batch, length), seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobisim.scenario.profiles import Measured
+from mobisim.validation.compare import Comparison, Figures, compare
+from mobisim.validation.plots import draw_comparison, draw_suite
+from mobisim.validation.profile import _profile
+from mobisim.validation.published import published
+from mobisim.validation.suite import STRATA, accuracies, draw
+from mobisim.validation.tables import accuracy_rows, markdown, suite_rows
+from mobisim.validation.theory import check_all
+from mobisim.validation.validate import as_numbers
+
+FIGURES = Figures(
+    kinds={"forward": 0.1, "transfer": 0.4, "step": 0.05},
+    step_s=0.4,
+    makespan_s=10.0,
+    time_to_target_s=5.0,
+    busy={"device-0": 0.25, "uplink-0": 1.0, "server/worker-0": 0.125},
+    losses=(0.7, 0.6),
+    bottleneck="uplink",
+)
+
+
+def figures(**changes: Any) -> Figures:
+    return dataclasses.replace(FIGURES, **changes)
+
+
+def comparison() -> Comparison:
+    """Three real runs with makespans of 9, 10 and 12 s, and a simulated one of 11 s."""
+    real = [figures(makespan_s=seconds) for seconds in (9.0, 12.0, 10.0)]
+    kinds = {"forward": 0.13, "transfer": 0.42, "step": 0.05}
+    return compare(real, figures(makespan_s=11.0, kinds=kinds, losses=(0.7, 0.5)))
+
+
+def test_errors_stand_beside_the_spread_of_repeats() -> None:
+    """The median of the real runs is what the simulated value is held against."""
+    line = comparison().line("makespan")
+    assert (line.measured, line.simulated) == (10.0, 11.0)
+    assert line.error == pytest.approx(0.1)
+    assert line.spread == pytest.approx(0.3)
+
+
+def test_the_kind_of_span_that_is_furthest_off_is_blamed() -> None:
+    """In seconds of a mini-batch: 30 ms of forward count for more than 20 of transfer."""
+    assert comparison().blamed == "forward"
+
+
+def test_losses_are_held_together_step_by_step() -> None:
+    """The largest gap; nothing where nothing was learned."""
+    assert comparison().loss_gap == pytest.approx(0.1)
+    silent = figures(losses=(math.nan, math.nan))
+    assert compare([silent], silent).loss_gap is None
+
+
+def test_no_time_to_target_where_a_run_missed_it() -> None:
+    """A line is there only if every run has its figure."""
+    assert comparison().line("time to target").error == 0
+    missed = compare([FIGURES, figures(time_to_target_s=None)], FIGURES)
+    assert "time to target" not in [line.name for line in missed.lines]
+
+
+def rows() -> list[dict[str, Any]]:
+    found = as_numbers(comparison())
+    return [vars(one) | {"side_bottleneck": one.bottleneck} | found for one in draw(each=1)]
+
+
+def test_the_suite_is_drawn_and_not_chosen() -> None:
+    """A seed decides, another seed decides otherwise, and every range is covered."""
+    assert draw() == draw()
+    assert draw() != draw(seed=1)
+    assert len(draw()) == 5 * len(STRATA)
+    for one in draw():
+        low, high = STRATA[one.name.partition("-")[0]]["mbit"]
+        assert low <= one.mbit <= high
+        one.scenario()
+
+
+def test_accuracy_is_told_for_each_group_and_over_all() -> None:
+    """Groups are those of the real runs."""
+    found = accuracies(rows(), "makespan")
+    assert set(found) == {"uplink", "all"}
+    assert found["all"].count == 3
+    assert found["all"].median == pytest.approx(0.1)
+
+
+def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
+    """One line for each configuration, and a picture of each sort."""
+    text = markdown(["a", "b"], [("1", "2")])
+    assert text == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    assert len(suite_rows(rows())) == 3
+    assert len(accuracy_rows(rows())) == 4
+    draw_comparison(comparison(), tmp_path / "one.png")
+    draw_suite(rows(), tmp_path / "suite.png")
+    assert (tmp_path / "one.png").stat().st_size > 10_000
+    assert (tmp_path / "suite.png").stat().st_size > 10_000
+
+
+def test_pieces_make_a_profile() -> None:
+    """Medians of the pieces alone, and beside the other role how much longer they take."""
+    alone = {("piece:block", 8, 32): [0.1, 0.1, 0.1], ("piece:block", 4, 32): [0.05] * 3}
+    beside = {piece: [1.5 * one for one in seconds] for piece, seconds in alone.items()}
+    found = _profile("device", alone, beside)
+    assert isinstance(found, Measured)
+    assert found.contention is not None
+    assert found.contention.slowdown.value == pytest.approx(1.5)
+    assert {sample.median_s for sample in found.samples} == {0.1, 0.05}
+
+
+def test_the_engine_meets_theory() -> None:
+    """Closed forms but for rounding, queues within what chance allows."""
+    found = check_all()
+    assert len(found) == 6
+    assert all(one.worst <= one.allowed for one in found)
+
+
+def test_published_figures_are_told_with_source_and_grade() -> None:
+    """Of what bounds something, at least the bounds that do not hang on a shape are met."""
+    found = published()
+    assert all(one.source.endswith((", S", ", P")) for one in found)
+    assert found[0].agrees
+    assert [one.agrees for one in found].count(False) == 1  # LoRA at the smaller shape
