@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections import Counter, deque
@@ -15,15 +16,14 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from mobisim.errors import MobisimError
-from mobisim.span import DOWNLOAD, LATENCY, NONE
 from mobisim.testbed import frames
 from mobisim.testbed.bell import Bell
 from mobisim.testbed.clock import clock_name, now
+from mobisim.testbed.delivery import Delivery
 from mobisim.testbed.endpoint import SERVER_NAME, Address, Keys
-from mobisim.testbed.frames import CHUNK_BYTES, Ask, Bye, Chunk, Hello, RubbishError, State
+from mobisim.testbed.frames import Ask, Bye, Chunk, Hello, RubbishError, State
 from mobisim.testbed.inbox import Arrival, Inbox
 from mobisim.testbed.jobs import Jobs
-from mobisim.testbed.outbox import chunk_bytes
 from mobisim.testbed.plan import Plan
 from mobisim.testbed.radio import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, hurried
 from mobisim.testbed.record import Record
@@ -31,7 +31,6 @@ from mobisim.testbed.record import Record
 LOG = logging.getLogger("mobisim.testbed")
 HANDSHAKE_MS = 5_000
 QUEUED_FRAMES = 16  # of one peer, each way
-WINDOW_BYTES = 8 * CHUNK_BYTES  # of the side network on its way to a device
 LINGER_MS = 2_000
 TOLD = 5  # times that one complaint is logged in full
 FAILED = (
@@ -71,7 +70,7 @@ class Gate:
         address: Address, keys: Keys | None, paced: bool, patience_s: float,
     ) -> None:  # fmt: skip
         self.plan, self.jobs, self.record = plan, jobs, record
-        self.keys, self.paced, self.patience_s = keys, paced, patience_s
+        self.keys, self.patience_s = keys, patience_s
         self.inboxes = [Inbox(plan, device, record.add) for device in range(plan.num_devices)]
         self.complaints = Complaints()
         self.zero: float | None = None
@@ -82,10 +81,7 @@ class Gate:
         self._todo: deque[Callable[[], None]] = deque()
         self._flying: list[tuple[float, int, Arrival]] = []
         self._numbers = count()
-        self._network: bytes | None = None
-        self._stepped_at = 0.0
-        self._sent = [0] * plan.num_devices  # bytes of the side network
-        self._gone: set[int] = set()
+        self.delivery = Delivery(plan, record, paced=paced)
         self._closing = False
         self._bell = Bell()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -155,10 +151,11 @@ class Gate:
 
     def deliver(self, network: bytes, at: float) -> None:
         """All is learned: bring the side network to the devices, and wait until they have it."""
-        self._network, self._stepped_at = network, at
+        assert self.zero is not None
+        self.delivery.begin(network, self.zero, at)
         self._post(self._tell_all)
         if network:
-            self.jobs.wait_until(lambda: len(self._gone) == self.plan.num_devices)
+            self.jobs.wait_until(lambda: len(self.delivery.gone) == self.plan.num_devices)
 
     def close(self) -> None:
         """Say goodbye and end the thread."""
@@ -194,8 +191,8 @@ class Gate:
 
     def _next_ms(self) -> int:
         due = [self._flying[0][0]] if self._flying else []
-        due += [self._network_due(device) for device in self._peers if self._owes(device)]
-        return max(0, int(min(1.0, *(at - now() for at in due), 1.0) * 1000))
+        due += [at for at in map(self.delivery.due, self._peers) if at is not None]
+        return max(0, int(min([1.0, *(at - now() for at in due)]) * 1000))
 
     def _turn(self) -> None:
         self._bell.hush()
@@ -204,7 +201,8 @@ class Gate:
         self._land()
         while self._todo:
             self._todo.popleft()()
-        self._send_network()
+        for device, peer in self._peers.items():
+            self.delivery.send(device, functools.partial(self._send, peer))
         self._notice_failures()
         self._check_patience()
 
@@ -240,8 +238,9 @@ class Gate:
             self._receive(device, Chunk.unpack(frame), at)
         elif tag == frames.ASK:
             self._answer(device, Ask.unpack(frame))
-        elif tag == frames.BYE and self._network is not None:
-            self._part(device, Bye.unpack(frame))
+        elif tag == frames.BYE and self.delivery.network is not None:
+            self.delivery.landed(device, Bye.unpack(frame))
+            self.jobs.changed()
         else:
             raise RubbishError(f"a frame out of place: {tag!r}")
 
@@ -256,6 +255,7 @@ class Gate:
         self._peers[hello.device], self._devices[peer] = peer, hello.device
         self._heard_at[hello.device] = now()
         self.inboxes[hello.device].forget_fragment()
+        self.delivery.begin_again(hello.device)
         LOG.info("device-%d is here", hello.device)
         self._tell(hello.device)
         self.jobs.changed()
@@ -286,60 +286,8 @@ class Gate:
             self.jobs.add(arrival, at)
 
     def _answer(self, device: int, ask: Ask) -> None:
-        inbox = self.inboxes[device]
         self._tell(device, ask.sent_at)
-        if ask.network_bytes > len(self._network or b""):
-            raise RubbishError("more of the side network than there is")
-        if ask.network_bytes < inbox.network_bytes:
-            self._sent[device] = ask.network_bytes  # it begins anew
-        inbox.network_bytes = ask.network_bytes
-
-    def _owes(self, device: int) -> bool:
-        """Whether more of the side network may be on its way to a device."""
-        most = self.inboxes[device].network_bytes + WINDOW_BYTES
-        return self._sent[device] < min(len(self._network or b""), most)
-
-    def _network_end(self, device: int) -> int:
-        """The end of the chunk that is next."""
-        rate = self.plan.group(device).downlink_bits_per_s
-        size = chunk_bytes(rate if self.paced else None)
-        return min(self._sent[device] + size, len(self._network or b""))
-
-    def _network_due(self, device: int) -> float:
-        """When the downlink, at its rate, would have carried the next chunk."""
-        if not self.paced or self.zero is None:
-            return 0.0
-        whole = self.plan.group(device).download_s
-        share = self._network_end(device) / len(self._network or b"-")
-        return self.zero + self._stepped_at + whole * share
-
-    def _send_network(self) -> None:
-        for device, peer in self._peers.items():
-            while self._owes(device) and self._network_due(device) <= now():
-                start, end = self._sent[device], self._network_end(device)
-                body = (self._network or b"")[start:end]
-                if not self._send(peer, frames.pack_network(start, body)):
-                    break
-                self._sent[device] = end
-
-    def _part(self, device: int, bye: Bye) -> None:
-        """A device has the side network: its rows, and no more is owed to it."""
-        if device in self._gone:
-            return
-        assert self.zero is not None
-        group, actors = self.plan.group(device), self.plan.prepared.world.actors
-        link, at = actors.downlink(device), now() - self.zero
-        received = min(max(bye.received_at - self.zero, self._stepped_at), at)
-        landed = min(max(bye.landed_at - self.zero, received), at)
-        size = group.download_bytes
-        rest = device, NONE, NONE
-        self.record.add(
-            (DOWNLOAD, link, self._stepped_at, received, *rest, size, NONE, NONE, False)
-        )
-        if group.latency_s and landed > received:
-            self.record.add((LATENCY, link, received, landed, *rest, NONE, NONE, NONE, False))
-        self._gone.add(device)
-        self.jobs.changed()
+        self.delivery.acknowledged(device, ask.network_bytes)
 
     def _tell_all(self) -> None:
         for device in self._peers:
@@ -356,7 +304,7 @@ class Gate:
         return State(
             known=known,
             started=known and self.zero is not None,
-            done=known and self._network is not None,
+            done=known and self.delivery.network is not None,
             now=now(),
             zero=self.zero or 0.0,
             answers=answers,
@@ -364,7 +312,7 @@ class Gate:
             batch=inbox.expected[0] if known else 0,
             part=inbox.expected[1] if known else 0,
             offset=inbox.offset if known else 0,
-            network_size=len(self._network or b"") if known else 0,
+            network_size=self.delivery.size if known else 0,
             clock=self._clock,
         )
 
@@ -386,5 +334,5 @@ class Gate:
         if self.zero is None:
             return
         for device, heard_at in enumerate(self._heard_at):
-            if device not in self._gone and now() - heard_at > self.patience_s:
+            if device not in self.delivery.gone and now() - heard_at > self.patience_s:
                 raise DeviceGoneError(f"device-{device} was silent for {self.patience_s:g} s")

@@ -35,7 +35,6 @@ class Inbox:
         self.group = plan.group(device)
         self.expected: Place = (0, 0)
         self.taken_up = 0
-        self.network_bytes = 0
         self._buffer = bytearray()
         self.zero = 0.0  # when the run began
         self._taken_at: list[float] = []  # by mini-batch: each is credit for one run-ahead later
