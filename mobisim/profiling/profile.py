@@ -14,7 +14,14 @@ from mobisim.cost.architecture import Architecture, architecture
 from mobisim.errors import InputError, unknown_name
 from mobisim.profiling.accuracy import fit_error
 from mobisim.profiling.blocks import DTYPES, quantises
-from mobisim.profiling.bundle import About, Found, RawSamples, summarise, write_bundle
+from mobisim.profiling.bundle import (
+    About,
+    Found,
+    RawSamples,
+    memory_bytes,
+    summarise,
+    write_bundle,
+)
 from mobisim.profiling.cases import (
     FULL,
     QUICK,
@@ -35,6 +42,7 @@ from mobisim.scenario.models import read_model
 from mobisim.scenario.profiles import TransformerProfile
 
 QUICK_BUDGET_S, BUDGET_S = 75.0, 360.0
+ROOMY, NARROWER = 14 << 30, 1024  # bytes below which blocks of the width at most are measured
 DOUBTFUL = 0.15  # of the fit's error: idle machines stay far below
 Clock = Literal["wall", "processor"]
 Progress = Callable[[str, int, int], None]
@@ -138,6 +146,7 @@ def profile(
     device = best_device()
     _check(plan, device)
     plan.folder.mkdir(parents=True, exist_ok=True)
+    plan = _fitting(plan, memory_bytes(device), notice)
     with _threads(plan.threads):
         cases = _cases(Bench(device, plan.clock), plan)
         taken = _measured(plan, cases, notice, progress)
@@ -157,6 +166,16 @@ def profile(
             "machine idle? The same command goes on measuring"
         )
     return write_bundle(plan.folder, about, Found(samples, error, spreads(taken), beside))
+
+
+def _fitting(plan: Plan, memory: int, notice: Callable[[str], None]) -> Plan:
+    """The plan without the widest blocks and largest tensors, where they would not fit."""
+    grid = plan.grid
+    if not 0 < memory < ROOMY or grid.widths[-1] <= NARROWER:
+        return plan
+    widths = tuple(width for width in grid.widths if width <= NARROWER)
+    notice(f"left out in {memory / 2**30:.1f} GiB of memory: blocks wider than {NARROWER}")
+    return replace(plan, grid=replace(grid, widths=widths, parameters=grid.parameters[:-1]))
 
 
 def _measured(

@@ -39,7 +39,7 @@ def whole_cases(bench: Bench, grid: Grid, role: Role, precision: str = "fp32") -
     batch, length = grid.batches[1], grid.lengths[1]
     return [
         _case(bench, kind, (batch, length, width), precision)
-        for width in grid.widths[1:3]
+        for width in (grid.widths[1:] or grid.widths)[:2]
         for kind in KINDS[role]
     ]
 

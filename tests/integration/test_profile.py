@@ -10,6 +10,7 @@ from commands import mobisim
 from mobisim import load
 from mobisim.errors import InputError
 from mobisim.prepare import Options, prepare
+from mobisim.profiling import profile as profiling
 from mobisim.profiling.cases import Grid
 from mobisim.profiling.profile import Plan, profile
 from mobisim.scenario.profiles import Measured
@@ -113,3 +114,15 @@ def test_a_budget_is_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ran = mobisim(capsys, "profile", "--budget", "3", "--out", tmp_path)
     assert ran.code == 2
     assert "the unit is missing" in ran.err
+
+
+def test_little_memory_leaves_the_widest_blocks_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phone's memory would not hold them with their gradients; it is said, and not measured."""
+    monkeypatch.setattr(profiling, "memory_bytes", lambda _: 8 << 30)
+    monkeypatch.setattr(profiling, "NARROWER", 64)
+    said: list[str] = []
+    path = profile(plan(tmp_path, role="server", budget_s=0.5), said.append)
+    assert "left out in 8.0 GiB of memory: blocks wider than 64" in said
+    assert "width [64]" in path.read_text("utf-8")
