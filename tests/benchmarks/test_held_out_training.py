@@ -3,7 +3,7 @@
 Steps are forward, loss, backward, AdamW's update, by full fine-tuning, LoRA and BitFit, timed
 between the grid's own cases, in one run. Not part of the default run: on a machine that is not
 busy, `pytest tests/benchmarks/test_held_out_training.py -s`; or, to publish,
-`python tests/benchmarks/test_held_out_training.py SECONDS THREADS CLOCK FOLDER`.
+`PYTHONPATH=tests python tests/benchmarks/test_held_out_training.py SECONDS THREADS CLOCK FOLDER`.
 """
 
 from __future__ import annotations
