@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mobisim.fit import by_group
+from mobisim.learning import Learning
 from mobisim.prepare import Prepared
 from mobisim.report.metrics import Totals
 from mobisim.report.summary import NO_TIMING, Summary, energy_fields, timing_fields
 from mobisim.scenario.provenance import count_sorts, origins
 from mobisim.scenario.schema import Scenario
 from mobisim.workload import metric_name
-
-if TYPE_CHECKING:
-    from mobisim.learning import Learning
 
 PADDING_WORTH_A_WARNING = 0.25
 

@@ -72,6 +72,11 @@ class Prepared:
         return self.scenario.training is not None and self.options.train
 
     @cached_property
+    def runs(self) -> bool:
+        """Whether it fits in memory, or that is ignored."""
+        return self.options.ignore_memory or self.memory.suffices()
+
+    @cached_property
     def memory(self) -> Memory:
         """What the scenario asks of memory."""
         return Memory(self.system, self.planned.workload, self.world)

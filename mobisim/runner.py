@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobisim.answer import ended_by, summarise
+from mobisim.learning import Learning
 from mobisim.manifest import manifest
 from mobisim.prepare import RESULTS, Options, Prepared, prepare
 from mobisim.report import results
@@ -23,7 +24,7 @@ from mobisim.sim.engine import simulate
 from mobisim.span import STEP, Block, SpanColumns
 
 if TYPE_CHECKING:
-    from mobisim.learning import Learning
+    from mobisim.lessons import Taught
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,22 @@ def run(scenario: Scenario, options: Options | None = None) -> Result:
     results.check_writable(options.out or RESULTS / scenario.name / "digest")
     prepared = prepare(scenario, options)
     results.check_free(prepared.place, prepared.digest)
-    learning = _begin_learning(prepared) if _will_learn(prepared) else None
-    runs = learning is not None or prepared.options.ignore_memory
-    runs = runs or (not prepared.learns and prepared.memory.suffices())
-    result = publish(prepared, learning, simulate(prepared.world) if runs else None)
-    if learning is not None:
-        learning.checkpoints.clear()
+    lessons = _begin_lessons(prepared) if will_learn(prepared) else None
+    learning = Learning(prepared.system, lessons) if lessons is not None else None
+    result = publish(prepared, learning, timeline(prepared))
+    if lessons is not None:
+        lessons.checkpoints.clear()
     return result
+
+
+def will_learn(prepared: Prepared) -> bool:
+    """Whether a run trains: learning begins only where its timeline will be drawn."""
+    return prepared.learns and prepared.runs
+
+
+def timeline(prepared: Prepared) -> Iterator[Block] | None:
+    """The stream of spans of a scenario; None where it does not fit."""
+    return simulate(prepared.world) if prepared.runs else None
 
 
 def publish(
@@ -66,26 +76,15 @@ def publish(
     `about` goes into the manifest.
     """
     with results.publishing(prepared.place) as aside:
-        totals = None
-        if blocks is not None:
-            invariants = InvariantFold(prepared.world, real=prepared.options.real)
-            totals = _stream(prepared, learning, blocks, invariants, aside)
-        else:
-            _write_no_spans(prepared, aside)
-        summary = _conclude(prepared, learning, totals, about or {}, aside)
+        summary = produce(prepared, learning, blocks, aside, about)
+        if prepared.options.plots and blocks is not None:
+            _draw(aside)
     return Result(prepared.place, summary)
 
 
-def _will_learn(prepared: Prepared) -> bool:
-    """Learning begins only where its timeline will be drawn."""
-    if not prepared.learns:
-        return False
-    return prepared.options.ignore_memory or prepared.memory.suffices()
-
-
-def _begin_learning(prepared: Prepared) -> Learning:
+def _begin_lessons(prepared: Prepared) -> Taught:
     # torch takes seconds to import, and timing-only runs must not pay for it.
-    from mobisim.learning import Checkpoints, Learning  # noqa: PLC0415
+    from mobisim.lessons import Checkpoints, Taught  # noqa: PLC0415
 
     progress = prepared.options.progress
     checkpoints = Checkpoints(
@@ -94,7 +93,7 @@ def _begin_learning(prepared: Prepared) -> Learning:
         every_s=prepared.options.checkpoint_every_s,
         resume=prepared.options.resume,
     )
-    return Learning(
+    return Taught(
         prepared.system,
         prepared.planned,
         checkpoints,
@@ -102,14 +101,24 @@ def _begin_learning(prepared: Prepared) -> Learning:
     )
 
 
-def _conclude(
+def produce(
     prepared: Prepared,
     learning: Learning | None,
-    totals: Totals | None,
-    about: dict[str, Any],
+    blocks: Iterator[Block] | None,
     aside: Path,
+    about: dict[str, Any] | None = None,
 ) -> Summary:
-    """Write what comes after the spans into `aside`."""
+    """Fold a stream of spans into the files of a result, all but the pictures, in `aside`.
+
+    Raises:
+        InvariantError: the finished run breaks an invariant.
+    """
+    totals = None
+    if blocks is not None:
+        invariants = InvariantFold(prepared.world, real=prepared.options.real)
+        totals = _stream(prepared, learning, blocks, invariants, aside)
+    else:
+        _write_no_spans(prepared, aside)
     summary = summarise(prepared, learning, totals)
     fields = summary.model_dump(mode="json")
     check_summary(fields, read_spans(aside / results.SPANS_FILE), prepared.world.actors.names)
@@ -117,12 +126,10 @@ def _conclude(
     results.write_json(
         aside / results.MANIFEST,
         manifest(prepared.scenario, prepared.digest, prepared.world, prepared.options.command)
-        | about,
+        | (about or {}),
     )
     if learning is not None:
-        learning.save(aside / "side_network.safetensors")
-    if prepared.options.plots and totals is not None:
-        _draw(aside)
+        learning.lessons.save(aside / "side_network.safetensors")
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from mobisim.world import Workload
 if TYPE_CHECKING:
     from mobisim.training.data import TaskData
 
+EVALUATIONS_PER_EPOCH = 10
 MAX_MINI_BATCHES, MAX_SAMPLE_VISITS = 1_000_000, 100_000_000
 
 
@@ -134,3 +136,14 @@ def metric_name(training: Training) -> Metric:
             expected=f"one of {', '.join(known)}",
         )
     return metric
+
+
+def evaluation_interval(training: Training, num_batches: int) -> int:
+    """After how many steps each the side network is evaluated."""
+    per_epoch = math.ceil(num_batches / training.epochs)
+    return training.evaluate_every or max(1, per_epoch // EVALUATIONS_PER_EPOCH)
+
+
+def is_judged(done: int, every: int, total: int) -> bool:
+    """Whether an evaluation follows so many steps."""
+    return done % every == 0 or done == total

@@ -13,7 +13,7 @@ from mobisim.cost.system import System
 from mobisim.cost.wire import payload_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
-from mobisim.learning import make_trainer, trained_taps
+from mobisim.lessons import make_trainer, trained_taps
 from mobisim.prepare import Options, Prepared, prepare
 from mobisim.scenario.document import read_text
 from mobisim.scenario.profiles import ConstantLink, TransformerProfile

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from mobisim.learning import Checkpoints, Learning, evaluation_interval, is_judged
+from mobisim.learning import Learning
+from mobisim.lessons import Checkpoints, Taught
 from mobisim.runner import Result, publish
 from mobisim.testbed.clock import clock_name, now
 from mobisim.testbed.endpoint import Address, Keys
@@ -19,6 +20,7 @@ from mobisim.testbed.jobs import Jobs
 from mobisim.testbed.plan import Plan
 from mobisim.testbed.record import Learned, Record, Replay, in_one, last_end, network_bytes
 from mobisim.testbed.worker import Bench, Worker
+from mobisim.workload import evaluation_interval, is_judged
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,10 @@ class _Run:
         prepared = self.plan.prepared
         replay = Replay(self.trainer, self.learned)
         never = Checkpoints(prepared.place, prepared.digest, every_s=math.inf, resume=False)
-        return Learning(
+        lessons = Taught(
             prepared.system, prepared.planned, never, trainer=self.trainer, step=replay.step
         )
+        return Learning(prepared.system, lessons)
 
     def _state(self) -> dict[str, Any]:
         return {

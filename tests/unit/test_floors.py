@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("show", "testbed"),
     ("progress", "calibrate"),
     ("runner",),
-    ("answer",),
+    ("answer", "lessons"),
     ("learning",),
     ("prepare",),
     ("fit", "fit_methods", "manifest"),
@@ -36,7 +36,7 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors"}
 ONLY_IN = {
     "simpy": {"sim"},
-    "torch": {"training", "learning", "profiling", "testbed", "validation"},
+    "torch": {"training", "lessons", "profiling", "testbed", "validation"},
     "yaml": {"scenario"},
     "zmq": {"testbed"},
 }

@@ -1,0 +1,169 @@
+"""Lessons: real training, step by step, with the evaluations between them and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from mobisim.cost.system import System
+from mobisim.errors import InputError
+from mobisim.learning import History
+from mobisim.report.results import partial_prefix
+from mobisim.scenario.schema import Training
+from mobisim.training.artifact import save_side_network
+from mobisim.training.backbone import load_backbone
+from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.workload import Planned, evaluation_interval, is_judged, metric_name
+
+Progress = Callable[[int, int], None]
+Restored = TypeVar("Restored")
+
+
+class Taught:
+    """Lessons of a trainer."""
+
+    def __init__(
+        self,
+        system: System,
+        planned: Planned,
+        checkpoints: Checkpoints,
+        progress: Progress | None = None,
+        *,
+        trainer: Trainer | None = None,
+        step: Callable[[int, int], float] | None = None,
+    ) -> None:
+        training = system.scenario.training
+        assert training is not None
+        self.checkpoints = checkpoints
+        self.progress = progress or (lambda done, total: None)
+        self.trainer = trainer or make_trainer(system, planned)
+        self._step = step or self.trainer.step
+        self.total = planned.workload.num_batches
+        self.every = evaluation_interval(training, self.total)
+        self.metric = metric_name(training)
+        self.history = checkpoints.load(self._restored) or History(initial=self.evaluate())
+
+    def step(self, batch: int, version_read: int) -> None:
+        """Train one mini-batch, and evaluate where it is time."""
+        history = self.history
+        history.loss.append(self._step(batch, version_read))
+        done = len(history.loss)
+        judged = is_judged(done, self.every, self.total)
+        history.metric.append(self.evaluate() if judged else math.nan)
+        self.checkpoints.maybe_save(self._state)
+        self.progress(done, self.total)
+
+    def _restored(self, state: dict[str, Any]) -> History:
+        self.trainer.load_state_dict(state["trainer"])
+        return History(**state["history"])
+
+    def _state(self) -> dict[str, Any]:
+        return {"trainer": self.trainer.state_dict(), "history": vars(self.history)}
+
+    def evaluate(self) -> float:
+        """The metric now."""
+        return self.trainer.evaluate()[self.metric]
+
+    def save(self, path: Path) -> None:
+        """Write the side network with its configuration."""
+        save_side_network(path, self.trainer)
+        path.chmod(0o644)  # as readable as the files beside it
+
+
+def make_trainer(system: System, planned: Planned) -> Trainer:
+    """The trainer that a scenario asks for."""
+    training = system.scenario.training
+    assert training is not None
+    assert planned.data is not None
+    backbone = load_backbone(training.backbone)
+    return Trainer(backbone, planned.data, _config(system, training, backbone.num_layers))
+
+
+def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
+    scenario = system.scenario
+    assert scenario.wire.codec is not None
+    return TrainingConfig(
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        sequence_length=training.sequence_length,
+        codec=scenario.wire.codec,
+        block_size=scenario.wire.block_size,
+        bottleneck=scenario.side_network.bottleneck,
+        head=training.head,
+        pooling=training.pooling,
+        tap_layers=trained_taps(system, num_layers),
+        optimizer=training.optimizer,
+        padding=training.padding,
+        granularity=scenario.granularity,
+        seed=scenario.seed,
+        max_staleness=scenario.server.workers - 1,
+    )
+
+
+def trained_taps(system: System, num_layers: int) -> tuple[int, ...] | None:
+    """The timed model's taps at the same relative depth of the trained backbone."""
+    if system.scenario.side_network.taps == "all":
+        return None
+    assert system.backbone is not None
+    depth = system.backbone.num_layers
+    return tuple(dict.fromkeys(math.ceil(tap * num_layers / depth) for tap in system.taps))
+
+
+class Checkpoints:
+    """Where a long training keeps what a resumed run needs.
+
+    The file stands beside the result's place, carries the digest of the very same run, and goes
+    when the result is published.
+    """
+
+    def __init__(self, place: Path, digest: str, *, every_s: float, resume: bool) -> None:
+        self.place, self.digest, self.every_s, self.resume = place, digest, every_s, resume
+        self.path = place.with_name(f"{place.name}.checkpoint")
+        self.last = time.monotonic()
+
+    def load(self, restored: Callable[[dict[str, Any]], Restored]) -> Restored | None:
+        """What `restored` makes of the checkpoint; None where there is none to resume from.
+
+        Raises:
+            InputError: the checkpoint is broken, or one of another run.
+        """
+        if not self.resume or not self.path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+            if state["digest"] == self.digest:
+                return restored(state)
+        except Exception as error:  # torch raises many unrelated kinds on a broken file
+            raise InputError(
+                f"this checkpoint cannot be read: {type(error).__name__}",
+                where=str(self.path),
+                hint="remove it to begin again",
+            ) from error
+        raise InputError(
+            "this checkpoint is one of another run",
+            where=str(self.path),
+            hint="choose another --out, or remove it to begin again",
+        )
+
+    def maybe_save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Write a checkpoint when the last one, or the start, is long ago."""
+        now = time.monotonic()
+        if now - self.last < self.every_s:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(f"{partial_prefix(self.place)}checkpoint")
+        try:
+            torch.save(state() | {"digest": self.digest}, aside)
+            aside.replace(self.path)
+        finally:
+            aside.unlink(missing_ok=True)
+        self.last = now
+
+    def clear(self) -> None:
+        """Remove the checkpoint: the run is published."""
+        self.path.unlink(missing_ok=True)
