@@ -17,6 +17,17 @@ from mobisim.validation.commands import validate
 INTERRUPTED = 130
 
 
+_ignore_memory = click.option(
+    "--ignore-memory", is_flag=True, help="Go on where the memory does not suffice."
+)
+_allow_extrapolation = click.option(
+    "--allow-extrapolation", is_flag=True,
+    help="Go on with shapes that no profile covers; the report says so.",
+)  # fmt: skip
+_no_train = click.option(
+    "--no-train", is_flag=True,
+    help="Timing only: as many mini-batches per device as training would take.",
+)  # fmt: skip
 _overrides = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE",
     help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
@@ -38,17 +49,11 @@ def cli() -> None:
 @click.argument("scenario")
 @_overrides
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result right here.")
-@click.option(
-    "--no-train", is_flag=True,
-    help="Timing only: as many mini-batches per device as training would take.",
-)  # fmt: skip
+@_no_train
 @click.option("--no-plots", is_flag=True, help="Leave pictures and trace out.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json and nothing else.")
-@click.option("--ignore-memory", is_flag=True, help="Go on where the memory does not suffice.")
-@click.option(
-    "--allow-extrapolation", is_flag=True,
-    help="Go on with shapes that no profile covers; the report says so.",
-)  # fmt: skip
+@_ignore_memory
+@_allow_extrapolation
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run.")
 @click.option(
     "--checkpoint-every", default=120.0, show_default=True, metavar="SECONDS",
@@ -108,6 +113,76 @@ def _print_summary(place: Path) -> None:
     from mobisim.report.terminal import print_summary  # noqa: PLC0415
 
     print_summary(read_result(place, SUMMARY), Console(), result_dir=place)
+
+
+@cli.command()
+@click.argument("scenario")
+@_overrides
+@click.option(
+    "--vary", "varied", multiple=True, metavar="PATH=VALUE,…",
+    help="Vary a field, e.g. 'devices[*].link.uplink=1,5,20 Mbit/s'; repeated, every combination.",
+)  # fmt: skip
+@click.option("--zip", "in_step", is_flag=True, help="Vary the fields in step, not as a grid.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), metavar="COUNT", help="Repeat each with so many seeds.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Put table and points right here.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="COUNT", help="Processes [default: one a core].",
+)  # fmt: skip
+@click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Use the workers of a Dask scheduler, e.g. tcp://127.0.0.1:8786 (extra: cluster).",
+)  # fmt: skip
+@_no_train
+@_ignore_memory
+@_allow_extrapolation
+def sweep(
+    scenario: str,
+    overrides: Sequence[str],
+    varied: Sequence[str],
+    in_step: bool,
+    seeds: int | None,
+    out: Path | None,
+    jobs: int | None,
+    scheduler: str | None,
+    no_train: bool,
+    ignore_memory: bool,
+    allow_extrapolation: bool,
+) -> None:
+    """Run SCENARIO with each combination of varied fields, into one table.
+
+    What was finished is kept: the same command goes on where an earlier one ended.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from mobisim.prepare import Options  # noqa: PLC0415
+    from mobisim.progress import showing_progress  # noqa: PLC0415
+    from mobisim.report.sweep_table import print_sweep  # noqa: PLC0415
+    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
+    from mobisim.scenario.load import placing_errors  # noqa: PLC0415
+    from mobisim.sweep.grid import parse_axis  # noqa: PLC0415
+    from mobisim.sweep.plan import plan_sweep  # noqa: PLC0415
+    from mobisim.sweep.pools import cluster, processes  # noqa: PLC0415
+    from mobisim.sweep.run import sweep as run_sweep  # noqa: PLC0415
+
+    document = read_scenario(scenario)
+    with showing_progress() as progress, placing_errors(document):
+        options = Options(
+            train=not no_train,
+            plots=False,
+            ignore_memory=ignore_memory,
+            allow_extrapolation=allow_extrapolation,
+            out=out,
+            command=_command(),
+            progress=progress,
+        )
+        axes = [parse_axis(text) for text in varied]
+        plan = plan_sweep(
+            document, axes, options, overrides=overrides, num_seeds=seeds, in_step=in_step
+        )
+        swept = run_sweep(plan, cluster(scheduler) if scheduler else processes(jobs))
+    print_sweep(swept.path, Console())
 
 
 @cli.command()
@@ -308,7 +383,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _end("interrupted; nothing was published", INTERRUPTED)
+        kept = "the same command goes on" if "sweep" in words[:1] else "nothing was published"
+        _end(f"interrupted; {kept}", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone; the exit must not write to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

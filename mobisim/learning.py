@@ -49,7 +49,9 @@ class History:
 class Lessons(Protocol):
     """Where losses and evaluations come from."""
 
-    history: History
+    @property
+    def history(self) -> History:
+        """All of them so far."""
 
     def step(self, batch: int, version_read: int) -> None:
         """Make the history one step longer."""

@@ -13,10 +13,10 @@ import torch
 from mobisim.cost.system import System
 from mobisim.errors import InputError
 from mobisim.learning import History
-from mobisim.report.results import partial_prefix
+from mobisim.report.results import replacing
 from mobisim.scenario.schema import Training
 from mobisim.training.artifact import save_side_network
-from mobisim.training.backbone import load_backbone
+from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.trainer import Trainer, TrainingConfig
 from mobisim.workload import Planned, evaluation_interval, is_judged, metric_name
 
@@ -75,13 +75,19 @@ class Taught:
         path.chmod(0o644)  # as readable as the files beside it
 
 
-def make_trainer(system: System, planned: Planned) -> Trainer:
-    """The trainer that a scenario asks for."""
+def make_trainer(
+    system: System,
+    planned: Planned,
+    load: Callable[[str], Backbone] = load_backbone,
+    shared: Path | None = None,
+) -> Trainer:
+    """The trainer that a scenario asks for; in `shared` lie activations that others use, too."""
     training = system.scenario.training
     assert training is not None
     assert planned.data is not None
-    backbone = load_backbone(training.backbone)
-    return Trainer(backbone, planned.data, _config(system, training, backbone.num_layers))
+    backbone = load(training.backbone)
+    config = _config(system, training, backbone.num_layers)
+    return Trainer(backbone, planned.data, config, shared=shared)
 
 
 def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
@@ -156,12 +162,8 @@ class Checkpoints:
         if now - self.last < self.every_s:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(f"{partial_prefix(self.place)}checkpoint")
-        try:
+        with replacing(self.path) as aside:
             torch.save(state() | {"digest": self.digest}, aside)
-            aside.replace(self.path)
-        finally:
-            aside.unlink(missing_ok=True)
         self.last = now
 
     def clear(self) -> None:

@@ -28,6 +28,10 @@ CHECKPOINT_EVERY_S = 120.0
 Progress = Callable[[str, int, int], None]
 
 
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run, beside what the scenario asks."""
@@ -41,7 +45,7 @@ class Options:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     out: Path | None = None
     command: str = ""
-    progress: Progress = field(default=lambda what, done, total: None, repr=False)
+    progress: Progress = field(default=silent, repr=False)
 
     def deciding(self) -> dict[str, bool]:
         """The options that decide what the result says."""
@@ -82,15 +86,15 @@ class Prepared:
         return Memory(self.system, self.planned.workload, self.world)
 
 
-def prepare(scenario: Scenario, options: Options) -> Prepared:
-    """Work out the workload, sizes and times of a scenario.
+def prepare(scenario: Scenario, options: Options, planned: Planned | None = None) -> Prepared:
+    """Work out the workload, sizes and times of a scenario; `planned` where that is done.
 
     Raises:
         InputError: data that is missing, a shape that no profile covers, or what is not built yet.
     """
     if options.train:
         _check_learning(scenario)
-    planned = plan(scenario)
+    planned = planned or plan(scenario)
     system = System(scenario, planned.data.num_classes) if planned.data else System(scenario)
     extrapolated = _extrapolated(system, planned)
     if extrapolated and not options.allow_extrapolation:
@@ -215,6 +219,6 @@ def _digest(scenario: Scenario, options: Options, planned: Planned) -> str:
         "version": VERSION,
         "scenario": scenario.model_dump(mode="json"),
         "options": options.deciding(),
-        "data": planned.fingerprint(),
+        "data": planned.fingerprint,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

@@ -79,6 +79,18 @@ POWER_PER_RATE = Dimension(
     {"W/(bit/s)": 1.0, "mW/(Mbit/s)": 1e-9, "W/(Mbit/s)": 1e-6},
 )
 
+DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, POWER_PER_RATE)
+
+
+def quantity(value: object) -> tuple[float, Dimension] | None:
+    """The SI value and the dimension of a text with a unit; None where it is no such text."""
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    unit = (match[2] or "").strip() if match else ""
+    for dimension in DIMENSIONS:
+        if unit in dimension.units:
+            return float(match[1]) * dimension.units[unit], dimension  # type: ignore[index]
+    return None
+
 
 def human_time(seconds: float) -> str:
     """A duration as people say it: three figures, the unit that fits."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ class Planned:
         """Samples of each mini-batch."""
         return np.array([len(batch) for batch in self.samples], dtype=np.int64)
 
+    @cached_property
     def fingerprint(self) -> str | None:
         """A digest of the training data's tokens and labels; None without data."""
         if self.data is None:
@@ -55,7 +57,7 @@ def plan(scenario: Scenario) -> Planned:
         InputError: the data cannot be found or read.
     """
     if scenario.training is not None:
-        return _from_data(scenario.training, scenario.seed)
+        return plan_training(scenario.training, scenario.seed)
     assert scenario.num_batches is not None
     shape = None
     if scenario.batch_size is not None and scenario.sequence_length is not None:
@@ -63,7 +65,12 @@ def plan(scenario: Scenario) -> Planned:
     return Planned(Workload(scenario.num_batches, (shape,)))
 
 
-def _from_data(training: Training, seed: int) -> Planned:
+def plan_training(training: Training, seed: int) -> Planned:
+    """The workload of a training: its data in the order of the seed.
+
+    Raises:
+        InputError: the data cannot be found or read.
+    """
     # Reading data costs start-up time that timing-only scenarios must not pay.
     from mobisim.training.data import load_task, mini_batches  # noqa: PLC0415
 

@@ -58,10 +58,10 @@ def check_free(place: Path, digest: str) -> None:
         raise InputError(f"{sort} is there already", where=str(place), hint="choose another --out")
 
 
-def read_digest(place: Path) -> str | None:
+def read_digest(place: Path, manifest: str = MANIFEST) -> str | None:
     """The digest of the result at `place`; None where there is none."""
     try:
-        return str(json.loads((place / MANIFEST).read_text(encoding="utf-8"))["digest"])
+        return str(json.loads((place / manifest).read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -74,7 +74,7 @@ def publishing(place: Path) -> Iterator[Path]:
     """
     place = place.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(place)
+    _clear_remains(place)
     aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=partial_prefix(place)))
     try:
         yield aside
@@ -97,8 +97,8 @@ def _make_readable(aside: Path) -> None:
         path.chmod(0o644)
 
 
-def _sweep(place: Path) -> None:
-    """Remove what killed runs of this very result left behind."""
+def _clear_remains(place: Path) -> None:
+    """Remove what killed runs left behind when they wrote this very file or folder."""
     start = f".{place.name}.partial-"
     for left in place.parent.iterdir():
         pid = left.name.removeprefix(start).split("-")[0]
@@ -127,6 +127,18 @@ def _swap(aside: Path, place: Path) -> None:
     place.rename(old / "old")
     aside.rename(place)
     shutil.rmtree(old)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, moved there at the end if nothing failed."""
+    _clear_remains(path)
+    aside = path.with_name(f"{partial_prefix(path)}aside")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

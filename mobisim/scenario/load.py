@@ -39,8 +39,8 @@ def loads(text: str, source: str = "<text>", overrides: Sequence[str] = ()) -> S
 
 def resolve(document: Document, overrides: Sequence[str] = ()) -> Scenario:
     """The validated scenario of a document: overrides applied, profile names replaced."""
-    for override in overrides:
-        _apply(document, override)
+    for text in overrides:
+        apply(document, text)
     for at in list(_profile_places(document.data)):
         _inline(document, at)
         if _profile_kind(at) == "links":
@@ -51,14 +51,27 @@ def resolve(document: Document, overrides: Sequence[str] = ()) -> Scenario:
         raise _readable(error, document) from error
 
 
-def _apply(document: Document, override: str) -> None:
-    path, equals, text = override.partition("=")
-    where = f"--set {_short(override, MAX_OVERRIDE)}"
+def override(document: Document, path: str, value: Any, where: str) -> None:
+    """Put a value at a path, `[*]` meaning every item; `where` is what errors say of it.
+
+    Raises:
+        InputError: there is no such path.
+    """
+    for at in _expand(document, _parse_path(path, where), where):
+        _put(document, at, value, where)
+
+
+def apply(document: Document, text: str) -> None:
+    """Apply an override as it is written: `PATH=VALUE`.
+
+    Raises:
+        InputError: it is no override, or there is no such path.
+    """
+    path, equals, value = text.partition("=")
+    where = f"--set {_short(text, MAX_OVERRIDE)}"
     if not equals or not path.strip():
         raise InputError("no override", where=where, expected="PATH=VALUE, e.g. seed=1")
-    value = parse_value(text, where)
-    for at in _expand(document, _parse_path(path.strip(), where), where):
-        _put(document, at, value, where)
+    override(document, path.strip(), parse_value(value, where), where)
 
 
 def _parse_path(path: str, where: str) -> list[Key]:

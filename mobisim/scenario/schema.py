@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -283,6 +283,10 @@ class Scenario(Strict):
             and isinstance(self.server.profile, FixedServer)
             and self.wire.payload_bytes is not None
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as text: pydantic's generic quantities cannot be."""
+        return Scenario.model_validate_json, (self.model_dump_json(),)
 
     @model_validator(mode="after")
     def _cells_are_known(self) -> Self:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import Tensor
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import TapFormat, decode_rows, encode_rows
 from mobisim.training.data import Split
+from mobisim.training.shared_taps import SharedTaps
 
 Place = Literal["memory", "disk", "nowhere"]
 Indices = NDArray[np.int64]
@@ -40,7 +42,10 @@ class StoreLimits:
 
 
 class ActivationStore:
-    """The encoded taps of a split, filled chunk by chunk as they are asked for."""
+    """The encoded taps of a split, filled chunk by chunk as they are asked for.
+
+    In the folder `shared`, where there is one, other processes find what this one has forwarded.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class ActivationStore:
         layout: TapFormat,
         chunks: Sequence[Indices],
         limits: StoreLimits | None = None,
+        shared: Path | None = None,
     ) -> None:
         self.backbone, self.split = backbone, split
         self.tap_layers, self.layout = tuple(tap_layers), layout
@@ -64,6 +70,7 @@ class ActivationStore:
         shape = (int(self._lengths.sum()), len(self.tap_layers), layout.row_bytes)
         self.place = choose_place(int(np.prod(shape)), limits or StoreLimits())
         self._rows_MLR = None if self.place == "nowhere" else _allocate(shape, self.place)
+        self._shared = self._share(shared)
 
     def rows(self, samples: Indices) -> Tensor:
         """Encoded taps of the samples' tokens, laid end to end.
@@ -71,7 +78,7 @@ class ActivationStore:
         Shapes: [B] -> uint8 [L, N, R].
         """
         if self._rows_MLR is None:
-            return self._compute(samples).transpose(0, 1)
+            return self._encode(self._forward(samples)).transpose(0, 1)
         for chunk in np.unique(self._chunk_of[samples]):
             self._fill(int(chunk))
         return self._rows_MLR[self._positions(samples)].transpose(0, 1)
@@ -84,13 +91,29 @@ class ActivationStore:
         if self._filled[chunk] or self._rows_MLR is None:
             return
         samples = self._chunks[chunk]
-        self._rows_MLR[self._positions(samples)] = self._compute(samples)
+        if self._shared is None:
+            taps = self._forward(samples)
+        else:
+            taps = self._shared.of(chunk, lambda: self._forward(samples))
+        self._rows_MLR[self._positions(samples)] = self._encode(taps)
         self._filled[chunk] = True
 
-    def _compute(self, samples: Indices) -> Tensor:
-        """Forward and encode: uint8 [N, L, R]."""
-        taps = self.backbone.taps([self.split.tokens[i] for i in samples], self.tap_layers)
+    def _forward(self, samples: Indices) -> list[Tensor]:
+        """The taps of samples: L tensors fp32 [N, D]."""
+        return self.backbone.taps([self.split.tokens[i] for i in samples], self.tap_layers)
+
+    def _encode(self, taps: list[Tensor]) -> Tensor:
+        """Encoded taps: uint8 [N, L, R]."""
         return torch.stack([encode_rows(tap_ND, self.layout) for tap_ND in taps], dim=1)
+
+    def _share(self, folder: Path | None) -> SharedTaps | None:
+        """The shared taps in a folder; None where there is none, or no room for them."""
+        if folder is None or self.place == "nowhere":
+            return None
+        try:
+            return SharedTaps(folder, self.backbone, self.split, self.tap_layers, self._chunks)
+        except OSError:
+            return None
 
     def _positions(self, samples: Indices) -> Tensor:
         """Where the samples' tokens are kept: int64 [N]."""

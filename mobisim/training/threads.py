@@ -8,12 +8,13 @@ such sums between them, so the backbone forwards them in parallel.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from mobisim.cores import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,16 +37,9 @@ def one_thread_per_kernel() -> Iterator[None]:
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """The results of independent work in the order of the items, as many at once as cores."""
-    workers = min(len(items), _num_cores(), _MOST_WORKERS)
+    workers = min(len(items), num_cores(), _MOST_WORKERS)
     with one_thread_per_kernel():
         if workers < 2:  # noqa: PLR2004 (no pool for one)
             return [work(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
-
-
-def _num_cores() -> int:
-    """Cores that this process may use, where the system tells; else those of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

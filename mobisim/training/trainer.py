@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -72,8 +73,10 @@ class Trainer:
         config: TrainingConfig,
         *,
         limits: StoreLimits | None = None,
+        shared: Path | None = None,
     ) -> None:
         self.backbone, self.data, self.config = backbone, data, config
+        self._limits, self._shared = limits, shared
         self.tap_layers = config.tap_layers or tuple(range(1, backbone.num_layers + 1))
         self.layout = TapFormat(config.codec, config.block_size, backbone.width)
         self.batches = mini_batches(len(data.train), config.batch_size, config.epochs, config.seed)
@@ -85,12 +88,11 @@ class Trainer:
         self.optimizer = _optimizer(self.parameters, config.optimizer)
         self.version = 0
         self._old: dict[int, Snapshot] = {}
-        self.activations = self._store(data.train, self.layout, _first_epoch(self), limits)
+        self.activations = self._store(data.train, self.layout, _first_epoch(self))
         self.evaluation = self._store(
             data.evaluation,
             TapFormat("fp32", config.block_size, backbone.width),
             in_order(len(data.evaluation)),
-            limits,
         )
 
     @property
@@ -173,11 +175,7 @@ class Trainer:
         self._old = {version: list(old) for version, old in state["old"].items()}
 
     def _store(
-        self,
-        split: Split,
-        layout: TapFormat,
-        chunks: list[NDArray[np.int64]],
-        limits: StoreLimits | None,
+        self, split: Split, layout: TapFormat, chunks: list[NDArray[np.int64]]
     ) -> ActivationStore:
         return ActivationStore(
             self.backbone,
@@ -185,7 +183,8 @@ class Trainer:
             tap_layers=self.tap_layers,
             layout=layout,
             chunks=chunks,
-            limits=limits,
+            limits=self._limits,
+            shared=self._shared,
         )
 
     def _loss(self, taps: list[Tensor], samples: NDArray[np.int64]) -> Tensor:

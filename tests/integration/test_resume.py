@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import start
+from tasks import write_task
 
 import mobisim
 from mobisim.errors import InputError
 from mobisim.lessons import Taught
-from mobisim.training.builtin.language import labelled_task
 
 TOTAL = 48  # steps: 8 epochs of 96 samples
 
@@ -26,13 +26,7 @@ TOTAL = 48  # steps: 8 epochs of 96 samples
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small share of the built-in task, so that evaluations take no time."""
-    folder = tmp_path_factory.mktemp("task")
-    for name, split, size in (("train", "train", 96), ("dev", "test", 32)):
-        examples = labelled_task()[split]
-        rows = zip(examples.texts[:size], examples.labels[:size], strict=True)
-        lines = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in rows)]
-        (folder / f"{name}.tsv").write_text("\n".join(lines), "utf-8")
-    return folder
+    return write_task(tmp_path_factory.mktemp("task"), train=96, dev=32)
 
 
 def overrides_of(task: Path) -> list[str]:

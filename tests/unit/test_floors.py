@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("validation",),
     ("show", "testbed"),
     ("progress", "calibrate"),
+    ("sweep",),
     ("runner",),
     ("answer", "lessons"),
     ("learning",),
@@ -30,10 +31,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cost",),
     ("scenario",),
     ("units", "streams"),
-    ("span", "errors"),
+    ("span", "errors", "cores"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors"}
+TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors", "cores"}
 ONLY_IN = {
     "simpy": {"sim"},
     "torch": {"training", "lessons", "profiling", "testbed", "validation"},

@@ -1,0 +1,138 @@
+"""Learning is paid for once: which points of a sweep learn the same, and what must be trained.
+
+What a point learns is decided by its data and hyperparameters, and by the order of its steps: which
+mini-batch of which device is taken at which version. The simulator says that order; nothing is
+assumed of it. Where one order begins with another, the longer training holds the shorter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobisim.prepare import Prepared
+from mobisim.scenario.schema import Scenario, Target
+from mobisim.sim.engine import simulate
+from mobisim.span import STEP
+from mobisim.workload import metric_name
+
+# Of a scenario, what decides when things happen and not what is learned; the order of the steps
+# says all that learning sees of it. Everything else counts as deciding.
+_WHEN = {
+    "name": True,
+    "model": True,
+    "granularity": True,
+    "deliver": True,
+    "devices": True,
+    "server": True,
+    "horizon": True,
+    "wire": {"payload_bytes"},
+    "training": {"padding", "target", "stop_at_target"},
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a point learns: all that decides it, and its steps.
+
+    Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
+    before the last of them, at the first evaluation that meets `stop`.
+    """
+
+    deciding: str
+    steps: NDArray[np.int64]
+    stop: Target | None
+
+    def begins(self, other: Order) -> bool:
+        """Whether the other order begins with this one."""
+        return self.deciding == other.deciding and np.array_equal(
+            self.steps, other.steps[: len(self.steps)]
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What is trained once for all points in `members`: the longest of their orders."""
+
+    scenario: Scenario
+    order: Order
+    members: tuple[str, ...]
+    ends: frozenset[int]
+    stops: tuple[tuple[int, Target | None], ...]
+
+    @property
+    def digest(self) -> str:
+        """A digest of what is trained, and to where."""
+        wanted = [[end, stop.model_dump() if stop else None] for end, stop in self.stops]
+        text = json.dumps([self.order.deciding, wanted], sort_keys=True)
+        return hashlib.sha256(text.encode() + self.order.steps.tobytes()).hexdigest()[:12]
+
+    def suffices(self, metric: list[float]) -> bool:
+        """Whether every member has ended once these evaluations are made."""
+        done = len(metric)
+        return all(
+            done >= end or (stop is not None and any(map(stop.met_by, metric)))
+            for end, stop in self.stops
+        )
+
+
+def order_of(prepared: Prepared) -> Order:
+    """The order of a point's steps, as its timeline says."""
+    training = prepared.scenario.training
+    assert training is not None
+    found = [np.empty((0, 3), dtype=np.int64)]
+    for block in simulate(prepared.world):
+        steps = block.columns[(block.columns.kind == STEP) & ~block.columns.cut]
+        found.append(np.stack([steps.device, steps.batch, steps.version_read], axis=1))
+    stop = training.target if training.stop_at_target else None
+    return Order(_deciding(prepared), np.concatenate(found), stop)
+
+
+def _deciding(prepared: Prepared) -> str:
+    scenario, training = prepared.scenario, prepared.scenario.training
+    assert training is not None
+    taps_all = scenario.side_network.taps == "all"
+    depth = prepared.system.backbone.num_layers if prepared.system.backbone else None
+    fields: dict[str, Any] = {
+        **scenario.model_dump(mode="json", exclude=_WHEN),  # type: ignore[arg-type]  # nested
+        "depth": None if taps_all else depth,  # taps in a list are mapped to the same depth
+        "metric": metric_name(training),
+        "data": prepared.planned.fingerprint,
+    }
+    return json.dumps(fields, sort_keys=True)
+
+
+def trajectories(orders: Mapping[str, tuple[Scenario, Order]]) -> list[Trajectory]:
+    """The fewest trainings that hold all orders; keys name the points."""
+    longest_first = sorted(orders, key=lambda name: -len(orders[name][1].steps))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in longest_first:
+        order = orders[name][1]
+        heads = (head for head in groups if order.begins(orders[head][1]))
+        groups[next(heads, name)].append(name)
+    return [_trajectory(orders, members) for members in groups.values()]
+
+
+def _trajectory(orders: Mapping[str, tuple[Scenario, Order]], members: Iterable[str]) -> Trajectory:
+    names = tuple(members)
+    scenario, longest = orders[names[0]]
+    mine = [orders[name][1] for name in names]
+    stops = {(len(o.steps), _key(o.stop)): (len(o.steps), o.stop) for o in mine}
+    return Trajectory(
+        scenario,
+        longest,
+        names,
+        frozenset(len(order.steps) for order in mine),
+        tuple(stops[key] for key in sorted(stops)),
+    )
+
+
+def _key(stop: Target | None) -> str:
+    return stop.model_dump_json() if stop else ""

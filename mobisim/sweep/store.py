@@ -1,0 +1,109 @@
+"""What a sweep has done so far: points and trajectories in its folder, each published by a rename.
+
+sweep.json                   what is swept
+points/DIGEST/               a result like that of a run, without pictures and side network
+trajectories/DIGEST.json     losses and evaluations of what was trained
+activations/                 shared by the workers while they train
+table.parquet, table.csv     written last
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mobisim.errors import InputError
+from mobisim.learning import History
+from mobisim.report import results
+
+MANIFEST = "sweep.json"
+
+
+class Store:
+    """The folder of one sweep."""
+
+    def __init__(self, folder: Path, digest: str) -> None:
+        self.folder, self.digest = folder, digest
+
+    @contextmanager
+    def opened(self, manifest: Mapping[str, Any]) -> Iterator[None]:
+        """The folder, for this process alone, with its manifest in it.
+
+        Raises:
+            InputError: something else is there, or another process works on it.
+        """
+        self._check_free()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                "another process is at work on this sweep", where=str(self.folder)
+            ) from error
+        try:
+            with results.replacing(self.folder / MANIFEST) as aside:
+                results.write_json(aside, manifest)
+            # Left by a power cut, a page of it may be missing; it is cheap to compute again.
+            self._clear_activations()
+            yield
+        finally:
+            self._clear_activations()
+            lock.release()
+
+    def _check_free(self) -> None:
+        if not self.folder.exists():
+            return
+        visible = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        if visible and results.read_digest(self.folder, MANIFEST) != self.digest:
+            raise InputError(
+                "something else is there already",
+                where=str(self.folder),
+                hint="choose another --out",
+            )
+
+    def _clear_activations(self) -> None:
+        shutil.rmtree(self.folder / "activations", ignore_errors=True)
+
+    def point(self, digest: str) -> Path:
+        """Where a point is, or will be."""
+        return self.folder / "points" / digest
+
+    def has(self, digest: str) -> bool:
+        """Whether a point is done."""
+        return results.read_digest(self.point(digest)) == digest
+
+    def publish(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Put the files of a point in place, all of them at once."""
+        with results.publishing(self.point(digest)) as aside:
+            for name, content in files.items():
+                (aside / name).write_bytes(content)
+
+    def summary(self, digest: str) -> dict[str, Any]:
+        """The summary of a point that is done."""
+        return results.read_result(self.point(digest), results.SUMMARY)
+
+    def history(self, trajectory: str) -> History | None:
+        """What a trajectory learned; None where it is not trained yet."""
+        try:
+            found = json.loads(self._history(trajectory).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        found["ends"] = {int(step): value for step, value in found["ends"].items()}
+        return History(**found)
+
+    def keep(self, trajectory: str, history: History) -> None:
+        """Keep what a trajectory learned."""
+        path = self._history(trajectory)
+        path.parent.mkdir(exist_ok=True)
+        with results.replacing(path) as aside:
+            aside.write_text(json.dumps(vars(history)), encoding="utf-8")
+
+    def _history(self, trajectory: str) -> Path:
+        return self.folder / "trajectories" / f"{trajectory}.json"

@@ -1,0 +1,149 @@
+"""What workers do for a sweep: look at a point, train a trajectory, lay it on a point's timeline.
+
+Each is a pure function of what it is given, so it makes no difference which process or machine
+runs it, or how often. Results travel back as bytes: workers need no folder in common.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobisim.errors import MobisimError
+from mobisim.learning import History, Learning, Recorded
+from mobisim.prepare import Options, Prepared, prepare
+from mobisim.runner import produce, timeline, will_learn
+from mobisim.scenario.schema import Scenario, Training
+from mobisim.sweep.order import Order, Trajectory, order_of
+from mobisim.workload import Planned, plan_training
+
+if TYPE_CHECKING:
+    from mobisim.training.backbone import Backbone
+
+KEPT = 8  # sets of data that a worker keeps at hand
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all work of one sweep shares.
+
+    `session` is new each time a sweep is started: nothing read in an earlier one is used again.
+    `folder` is that of the sweep, of use only to a worker that sees it; `shares` says whether
+    more than one trajectory is trained.
+    """
+
+    session: str
+    options: Options
+    folder: Path | None = None
+    shares: bool = False
+
+    def below(self, name: str) -> Path | None:
+        """A folder of the sweep where this worker sees it."""
+        seen = self.folder is not None and self.folder.is_dir()
+        return self.folder / name if self.folder is not None and seen else None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at a point tells: its digest, and what it learns if it does."""
+
+    digest: str
+    order: Order | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a point, or a training, came to nothing."""
+
+    reason: str
+
+
+def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of work, or its failure: errors of all kinds are answers about a point."""
+    try:
+        return work(*arguments)
+    except MobisimError as error:
+        return Failure(str(error))
+    except MemoryError:
+        return Failure("this machine's memory does not suffice")
+    except Exception as error:  # noqa: BLE001 - one point's defect must not end the others
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+def look(setting: Setting, scenario: Scenario) -> Seen:
+    """Work out what a point is, without recording anything."""
+    prepared = _prepared(setting, scenario)
+    return Seen(prepared.digest, order_of(prepared) if will_learn(prepared) else None)
+
+
+def train(setting: Setting, trajectory: Trajectory) -> History:
+    """Train a trajectory as far as any of its members needs it."""
+    # torch takes seconds to import, and sweeps of timing alone must not pay for it.
+    from mobisim.lessons import Checkpoints, Taught, make_trainer  # noqa: PLC0415
+
+    prepared = _prepared(setting, trajectory.scenario)
+    place = setting.below("trajectories") or Path(tempfile.gettempdir()) / "mobisim"
+    checkpoints = Checkpoints(
+        place / trajectory.digest,
+        trajectory.digest,
+        every_s=prepared.options.checkpoint_every_s if setting.below("") else math.inf,
+        resume=True,
+    )
+    shared = setting.below("activations") if setting.shares else None
+    load = partial(_backbone, setting.session)
+    trainer = make_trainer(prepared.system, prepared.planned, load, shared)
+    lessons = Taught(prepared.system, prepared.planned, checkpoints, trainer=trainer)
+    _follow(lessons, trajectory)
+    checkpoints.clear()
+    return lessons.history
+
+
+def _follow(lessons: Any, trajectory: Trajectory) -> None:
+    history: History = lessons.history
+    for done, (_, batch, version_read) in enumerate(trajectory.order.steps.tolist(), 1):
+        if done > len(history.loss):  # else a checkpoint has brought it back
+            lessons.step(batch, version_read)
+        if done in trajectory.ends and math.isnan(history.after(done)):
+            history.ends[done] = lessons.evaluate()
+        elif math.isnan(history.metric[done - 1]):
+            continue
+        if trajectory.suffices(history.metric[:done]):
+            return
+
+
+def play(
+    setting: Setting, scenario: Scenario, digest: str, history: History | None
+) -> dict[str, bytes]:
+    """The files of a point: its timeline, with what was learned laid on it."""
+    prepared = _prepared(setting, scenario)
+    if prepared.digest != digest:
+        raise MobisimError(
+            "the workers of this sweep differ: in their versions of mobisim, or in their data"
+        )
+    learning = Learning(prepared.system, Recorded(history)) if history is not None else None
+    with tempfile.TemporaryDirectory(prefix="mobisim-point-") as aside:
+        produce(prepared, learning, timeline(prepared), Path(aside))
+        return {path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
+
+
+def _prepared(setting: Setting, scenario: Scenario) -> Prepared:
+    training = scenario.training
+    planned = _planned(setting.session, training, scenario.seed) if training else None
+    return prepare(scenario, setting.options, planned)
+
+
+@lru_cache(maxsize=KEPT)
+def _planned(_session: str, training: Training, seed: int) -> Planned:
+    return plan_training(training, seed)
+
+
+@lru_cache(maxsize=1)
+def _backbone(_session: str, name: str) -> Backbone:
+    from mobisim.training.backbone import load_backbone  # noqa: PLC0415 - imports torch
+
+    return load_backbone(name)
