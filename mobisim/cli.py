@@ -234,6 +234,33 @@ def fit(
         click.echo(f"\n{out}: what fits over batch size, sequence length and precision")
 
 
+PICTURES = ("convergence", "bandwidth", "breakdown", "timeline", "frontier")
+
+
+@cli.command()
+@click.argument(
+    "found", metavar="RESULT…", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--kind", type=click.Choice(PICTURES), required=True, help="What to draw.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Files, without ending [default: KIND].",
+)  # fmt: skip
+def plot(found: Sequence[Path], kind: str, out: Path | None) -> None:
+    r"""Draw sweeps or runs as PNG and SVG.
+
+    \b
+    convergence  the metric against simulated time, a line per bandwidth
+    bandwidth    time to target against bandwidth, and where the bottleneck changes hands
+    breakdown    what the work on a mini-batch is made of
+    timeline     who worked when in one run
+    frontier     final quality against time to target
+    """
+    from mobisim.report.kinds import plot as draw  # noqa: PLC0415
+
+    for file in draw(found, kind, out):
+        click.echo(file)
+
+
 KINDS = ("devices", "servers", "links", "models", "scenarios", "codecs", "methods")
 
 

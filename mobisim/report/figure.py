@@ -9,11 +9,15 @@ from pathlib import Path
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from mobisim.units import human_time
 
 DPI = 150
 SQUARE, TO_NAME, TO_NEXT, KEY_ROW = 0.15, 0.22, 0.28, 0.25  # inches, in a key
@@ -60,7 +64,9 @@ _STYLE = {
     "text.color": INK,
     "hatch.linewidth": 0.8,
     "path.simplify": False,
+    "svg.hashsalt": "mobisim",  # else names within the file are random
 }
+_UNDATED: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
 Key = Sequence[tuple[str, str, str]]  # name, colour, hatch
 
@@ -116,8 +122,9 @@ class Page:
         self.figure.add_artist(square)
 
     def save(self, out: Path) -> None:
-        """The page as a PNG file of which every byte follows from the content."""
-        self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+        """The page as a PNG or SVG file of which every byte follows from the content."""
+        sort = out.suffix.removeprefix(".") or "png"
+        self.figure.savefig(out, format=sort, dpi=DPI, metadata=_UNDATED[sort])
 
 
 @contextmanager
@@ -168,6 +175,28 @@ _UNITS: Mapping[str, tuple[float, float]] = {
     "s": (1.0, 1.0),
     "ms": (1e-3, 1e-3),
 }
+
+
+# What people write at a logarithmic axis of times: round in the unit that they are read in.
+_ROUND_S = (
+    *(factor * 10.0**power for power in range(-6, 1) for factor in (1, 2, 5)),
+    *(10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 18000.0),
+    *(36000.0, 86400.0, 172800.0),
+    *(86400.0 * factor * 10.0**power for power in range(6) for factor in (5, 10, 20)),
+)
+SPACING = 1 / 7  # of an axis between two times that are written at it
+
+
+def log_times(axis: Axis, low: float, high: float) -> None:
+    """Write round times at a logarithmic axis, so far apart that they do not touch."""
+    least = (high / low) ** SPACING
+    ticks: list[float] = []
+    for seconds in _ROUND_S:
+        if low <= seconds <= high and (not ticks or seconds >= ticks[-1] * least):
+            ticks.append(seconds)
+    axis.set_ticks(ticks or [low, high])
+    axis.set_major_formatter(FuncFormatter(lambda seconds, _: human_time(seconds)))
+    axis.set_minor_locator(NullLocator())
 
 
 def time_unit(span_s: float) -> TimeUnit:

@@ -1,11 +1,11 @@
-"""A finished sweep: its table read back, and shown in the terminal."""
+"""A finished sweep: its table row by row, read back, and shown in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pyarrow.parquet as pq
 from rich.console import Console, Group
@@ -13,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mobisim.errors import InputError
-from mobisim.report.results import read_result
+from mobisim.report.results import SUMMARY, read_result
+from mobisim.report.slices import role_of
+from mobisim.report.summary import Summary
 from mobisim.report.wording import count
 from mobisim.units import human_rate, human_size, human_time
 
-MANIFEST, TABLE = "sweep.json", "table.parquet"
+MANIFEST, TABLE, POINTS = "sweep.json", "table.parquet", "points"
 WIDTH, MAX_ROWS = 96, 40
+RESULT = "result"
 
 Row = dict[str, Any]
 
@@ -27,6 +30,45 @@ _HUMAN: dict[str | None, Callable[[float], str]] = {
     "s": human_time,
     "B": human_size,
 }
+
+
+_LEFT_OUT = ("schema_version", "provenance_counts")  # the same for all points, or no number
+
+_NESTED = {
+    name
+    for name, field in Summary.model_fields.items()
+    if any(
+        get_origin(sort) is dict or hasattr(sort, "model_fields")
+        for sort in get_args(field.annotation)
+    )
+}
+
+
+def metrics(summary: Mapping[str, Any]) -> Row:
+    """The columns of a summary: nested numbers by their path, `blame_s.device`."""
+    return dict(_flat({k: v for k, v in summary.items() if k not in _LEFT_OUT}))
+
+
+def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if name == "utilisation":
+            yield from _busiest(value)
+        elif value is None and name in _NESTED:
+            continue  # its numbers have columns only where there are any
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{below}", found) for below, found in _flat(value))
+        elif isinstance(value, list | tuple):
+            yield name, "; ".join(map(str, value))
+        else:
+            yield name, value
+
+
+def _busiest(utilisation: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """The utilisation of the busiest actor of each role."""
+    for part in ("device", "uplink", "downlink", "server"):
+        shares = [share for actor, share in utilisation.items() if role_of(actor) == part]
+        if shares:
+            yield f"utilisation.{part}", max(shares)
 
 
 @dataclass(frozen=True)
@@ -49,13 +91,17 @@ class Varied:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found: a row per point, by the columns of its table."""
+    """What a sweep found: a row per point, by the columns of its table and `place`, its folder."""
 
-    path: Path
     name: str
     varied: tuple[Varied, ...]
     num_trajectories: int
     rows: tuple[Row, ...]
+
+    @property
+    def about(self) -> Row:
+        """What pictures say of the whole, from a point that came to something."""
+        return next(iter(self.done), {})
 
     @property
     def done(self) -> tuple[Row, ...]:
@@ -87,7 +133,37 @@ def read_sweep(path: Path) -> Sweep:
         )
         for axis, name in zip(found["axes"], names, strict=True)
     )
-    return Sweep(path, found["name"], tuple(varied), found["num_trajectories"], tuple(rows))
+    places = [row | {"place": path / POINTS / str(row["digest"])} for row in rows]
+    return Sweep(found["name"], tuple(varied), found["num_trajectories"], tuple(places))
+
+
+def read_all(paths: Sequence[Path]) -> Sweep:
+    """Sweeps and single runs as one: where there are several, `result` tells them apart.
+
+    Raises:
+        InputError: a folder holds neither a run nor a finished sweep.
+    """
+    found = [_read(path) for path in paths]
+    if len(found) == 1:
+        return found[0]
+    names = [one.name for one in found]
+    labels = [
+        n if names.count(n) == 1 else f"{n} {p.name[-6:]}"
+        for n, p in zip(names, paths, strict=True)
+    ]
+    varied = {field.path: field for one in found for field in one.varied}
+    rows = [
+        row | {RESULT: label} for one, label in zip(found, labels, strict=True) for row in one.rows
+    ]
+    which = Varied(RESULT, RESULT, None, tuple(labels))
+    return Sweep(" and ".join(dict.fromkeys(names)), (which, *varied.values()), 0, tuple(rows))
+
+
+def _read(path: Path) -> Sweep:
+    if (path / MANIFEST).exists():
+        return read_sweep(path)
+    summary = read_result(path, SUMMARY)
+    return Sweep(summary["name"], (), 0, (metrics(summary) | {"place": path, "error": None},))
 
 
 def print_sweep(path: Path, console: Console) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 from mobisim.learning import History
 from mobisim.prepare import RESULTS, silent
 from mobisim.report import results
+from mobisim.report.sweep_table import Row, metrics
 from mobisim.sweep.order import Trajectory
 from mobisim.sweep.plan import Plan, Survey, survey
 from mobisim.sweep.pools import Job, Pool, drive
 from mobisim.sweep.store import Store
-from mobisim.sweep.table import Row, metrics, write_table
+from mobisim.sweep.table import write_table
 from mobisim.sweep.work import Failure, Setting, play, train
 
 

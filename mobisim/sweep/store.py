@@ -21,8 +21,7 @@ from filelock import FileLock, Timeout
 from mobisim.errors import InputError
 from mobisim.learning import History
 from mobisim.report import results
-
-MANIFEST = "sweep.json"
+from mobisim.report.sweep_table import MANIFEST, POINTS
 
 
 class Store:
@@ -73,7 +72,7 @@ class Store:
 
     def point(self, digest: str) -> Path:
         """Where a point is, or will be."""
-        return self.folder / "points" / digest
+        return self.folder / POINTS / digest
 
     def has(self, digest: str) -> bool:
         """Whether a point is done."""

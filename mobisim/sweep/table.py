@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mobisim.report.results import replacing
-from mobisim.report.slices import role_of
-from mobisim.report.summary import Summary
-
-Row = dict[str, Any]
-
-_LEFT_OUT = ("schema_version", "provenance_counts")  # the same for all points, or no number
-
-_NESTED = {
-    name
-    for name, field in Summary.model_fields.items()
-    if any(
-        get_origin(sort) is dict or hasattr(sort, "model_fields")
-        for sort in get_args(field.annotation)
-    )
-}
-
-
-def metrics(summary: Mapping[str, Any]) -> Row:
-    """The columns of a summary: nested numbers by their path, `blame_s.device`."""
-    return dict(_flat({k: v for k, v in summary.items() if k not in _LEFT_OUT}))
-
-
-def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if name == "utilisation":
-            yield from _busiest(value)
-        elif value is None and name in _NESTED:
-            continue  # its numbers have columns only where there are any
-        elif isinstance(value, Mapping):
-            yield from ((f"{name}.{below}", found) for below, found in _flat(value))
-        elif isinstance(value, list | tuple):
-            yield name, "; ".join(map(str, value))
-        else:
-            yield name, value
-
-
-def _busiest(utilisation: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """The utilisation of the busiest actor of each role."""
-    for part in ("device", "uplink", "downlink", "server"):
-        shares = [share for actor, share in utilisation.items() if role_of(actor) == part]
-        if shares:
-            yield f"utilisation.{part}", max(shares)
+from mobisim.report.sweep_table import TABLE, Row
 
 
 def write_table(folder: Path, rows: Sequence[Row], varied: Sequence[str]) -> None:
@@ -65,7 +24,7 @@ def write_table(folder: Path, rows: Sequence[Row], varied: Sequence[str]) -> Non
     names = dict.fromkeys([*varied, *(name for row in rows for name in row if name != "error")])
     columns = {name: [row.get(name) for row in rows] for name in (*names, "error")}
     arrays = {name: _array(values) for name, values in columns.items()}
-    with replacing(folder / "table.parquet") as aside:
+    with replacing(folder / TABLE) as aside:
         pq.write_table(pa.table(arrays), aside, compression="zstd")
     with replacing(folder / "table.csv") as aside:
         aside.write_text(_csv(columns), encoding="utf-8")

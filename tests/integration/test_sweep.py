@@ -17,12 +17,12 @@ from pools import AtOnce
 from tasks import write_task
 
 import mobisim
+from mobisim.report.sweep_table import metrics
 from mobisim.scenario import catalog
 from mobisim.scenario.document import parse
 from mobisim.sweep.grid import parse_axis
 from mobisim.sweep.plan import plan_sweep
 from mobisim.sweep.run import Swept, sweep
-from mobisim.sweep.table import metrics
 from mobisim.sweep.work import look, play, train
 from mobisim.training.backbone import Backbone
 

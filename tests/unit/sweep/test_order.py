@@ -125,7 +125,7 @@ def test_stale_reads_are_another_order() -> None:
 def test_a_horizon_cuts_an_order() -> None:
     """Which then begins the whole one."""
     whole = _order()
-    cut = _order("horizon=60 s")
+    cut = _order("horizon=40 s")
     assert (len(cut.steps), len(whole.steps)) == (1, 2)
     assert cut.begins(whole)
     assert not whole.begins(cut)
