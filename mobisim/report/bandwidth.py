@@ -168,12 +168,14 @@ def _draw_line(axes: Axes, line: Sequence[Spot], look: Style, name: str) -> None
     axes.fill_between(
         rates, [s.least for s in line], [s.most for s in line], color=look.colour, alpha=0.2, lw=0
     )
+    knees = [(crossing.rate, crossing.time) for crossing in crossings(line)]
+    path = sorted([*((spot.rate, spot.mean) for spot in line), *knees])
     axes.plot(
-        rates, [spot.mean for spot in line], color=look.colour, ls=look.dashes, marker=look.mark,
-        ms=5, lw=1.8, label=name, zorder=3,
+        *zip(*path, strict=True), color=look.colour, ls=look.dashes, marker=look.mark, ms=5,
+        markevery=[at not in knees for at in path], lw=1.8, label=name, zorder=3,
     )  # fmt: skip
-    for crossing in crossings(line):
-        axes.plot(crossing.rate, crossing.time, "o", ms=10, mfc="none", mec=INK, mew=1.2, zorder=4)
+    for at in knees:
+        axes.plot(*at, "o", ms=10, mfc="none", mec=INK, mew=1.2, zorder=4)
 
 
 def _name(series: Series, line: Sequence[Spot]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from mobisim.errors import InputError
 from mobisim.report import wording
 from mobisim.report.figure import GREY, PALE, Box, Page, log_times, page
-from mobisim.report.plots import DASHES, GOAL, read_curves
+from mobisim.report.plots import DASHES, GOAL, Curves, read_curves
 from mobisim.report.results import STEPS_FILE
 from mobisim.report.series import Series, Style, by, graded, ordered, others, unnested
 from mobisim.report.sweep_table import Row, Sweep
@@ -82,7 +82,7 @@ def _draw_panel(
 ) -> None:
     for line in lines:
         for row in line.rows:  # one for each seed
-            curves = read_curves(row["place"] / STEPS_FILE, unnested(row))
+            curves = _curves(row)
             look = styles[line.label]
             every = max(1, len(curves.metric) // MARKED)
             axes.plot(
@@ -94,11 +94,15 @@ def _draw_panel(
         axes.axhline(goal, color=GOAL, lw=1, ls=DASHES)
 
 
+def _curves(row: Row) -> Curves:
+    return read_curves(row["place"] / STEPS_FILE, unnested(row))
+
+
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """The values that all panels show, with some room."""
-    values = [v for row in rows for v in (row["final_metric"], row.get("initial_metric")) if v]
-    goals = [row["target.value"] for row in rows if row.get("target.value") is not None]
-    low, high = min(values + goals), max(values + goals)
+    """The values that all panels show, with some room; the first evaluation is that at time 0."""
+    values = [value for row in rows for value in _curves(row).metric[1:].tolist()]
+    values += [row["target.value"] for row in rows if row.get("target.value") is not None]
+    low, high = min(values), max(values)
     room = 0.08 * (high - low) or 0.1
     return low - room, high + room
 

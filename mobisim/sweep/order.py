@@ -30,6 +30,8 @@ _WHEN = {
     "model": True,
     "granularity": True,
     "deliver": True,
+    "cells": True,
+    "jitter": True,
     "devices": True,
     "server": True,
     "horizon": True,
