@@ -19,7 +19,7 @@ MAX_BARS = 60
 NOTE = "seconds a mini-batch; waiting is left out, since others are worked on meanwhile"
 # Work in the order of the pipeline; hatches tell apart in grey what lightness does not.
 HATCHES = {
-    "forward": "", "encode": "//", "transfer": "\\\\", "latency": "..",
+    "forward": "", "backward": "--", "encode": "//", "transfer": "\\\\", "latency": "..",
     "decode": "xx", "side_forward": "++", "step": "",
 }  # fmt: skip
 
