@@ -262,6 +262,7 @@ class Radio(Strict):
     base_power: Sourced[PowerOrZero]
 
 
+PacketCount = Annotated[int, Field(ge=1, le=65536, strict=True)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Window = tuple[TimeOrZero, TimeOrZero]
 
@@ -290,7 +291,7 @@ class Tcp(Strict):
     """What TCP makes of a link, in simple form: slow start, a greatest window, random loss."""
 
     slow_start: bool = True
-    initial_packets: Sourced[Annotated[int, Field(ge=1, le=65536, strict=True)]] = Sourced[int](
+    initial_packets: Sourced[PacketCount] = Sourced[PacketCount](
         value=10, source="rfc6928", note="packets that may be on their way before any answer"
     )
     restart_after: Sourced[Time] = Sourced[Time](
@@ -310,14 +311,17 @@ class Link(Profile):
     `overhead_bytes` more. `latency` is one way, delays arrival and never occupies the link.
     """
 
+    kind: str
+    uplink: Sourced[Any]
+    downlink: Sourced[Any] | None = None
     latency: Sourced[Latency]
     overhead_bytes: Sourced[ByteCount]
     mtu_bytes: Sourced[PositiveByteCount] = Sourced[PositiveByteCount](
         value=1500, source="assumed", range=(576, 9000), note="Ethernet's usual packet"
     )
+    radio: Radio | None = None
     tcp: Tcp | None = None
     outages: Outages | None = None
-    radio: Radio | None = None
 
     @model_validator(mode="after")
     def _tcp_has_a_round_trip(self) -> Self:

@@ -84,7 +84,10 @@ def test_a_link_may_change_hands_between_rate_and_trace(tmp_path: Path) -> None:
 
 def test_a_scenario_carries_its_trace(tmp_path: Path) -> None:
     """What is written of a scenario reads back without the file, and the digest covers it."""
-    scenario = load(str(own(tmp_path)))
+    link = "devices[0].link"
+    outages = "{up: {mean: 60 s, distribution: exponential}, down: 5 s}"
+    varied = [f"{link}.tcp={{loss: 0.01}}", f"{link}.outages={outages}", f"{link}.offset=3 s"]
+    scenario = load(str(own(tmp_path)), varied)
     assert loads(scenario.model_dump_json()) == scenario
     (named,) = [o for o in origins(scenario) if o.path == "devices[0].link.uplink"]
     assert named.value == "up.csv: 5 Mbit/s over 4 s"
