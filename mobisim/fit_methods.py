@@ -185,7 +185,8 @@ def device_seconds(fit: Fit, name: str) -> float | None:
     shape, profile = BatchShape.uniform(*fit.shape), fit.group.profile
     if METHODS[name].site == "device":
         model = training_model(profile, fit.system.optimizer)
-        return model.step_s(_training(fit, name), shape) if model is not None else None
+        step = model.step(_training(fit, name), shape) if model is not None else None
+        return step.total_s if step is not None else None
     device = device_model(fit.system, fit.group)
     if isinstance(device, MeasuredDeviceModel) and not device.covers(shape):
         return None

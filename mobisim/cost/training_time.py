@@ -7,7 +7,7 @@ its loss, a product of a few rows, are left out; a next-token head is in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mobisim.cost.compute import ACTIVATION_BYTES, roofline_s
@@ -19,11 +19,25 @@ from mobisim.cost.work import BatchShape, Work
 from mobisim.scenario.profiles import DeviceProfile, Measured, Roofline
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step's parts."""
+
+    forward_s: float
+    backward_s: float
+    update_s: float
+
+    @property
+    def total_s(self) -> float:
+        """All of them."""
+        return self.forward_s + self.backward_s + self.update_s
+
+
 class TrainingModel(Protocol):
     """How long a device takes for one step of a method that trains on it."""
 
-    def step_s(self, training: Training, shape: BatchShape) -> float | None:
-        """Seconds of a step; None where what is known of the device does not tell."""
+    def step(self, training: Training, shape: BatchShape) -> StepTime | None:
+        """The parts of a step; None where what is known of the device does not tell."""
         ...
 
 
@@ -34,14 +48,19 @@ class MeasuredTraining:
     operators: Operators
     optimizer: str
 
-    def step_s(self, training: Training, shape: BatchShape) -> float | None:
-        """The sum over all operators; None where one was not measured, or not at such a size."""
+    def step(self, training: Training, shape: BatchShape) -> StepTime | None:
+        """The sums over all operators; None where one was not measured, or not at such a size.
+
+        New memory is taken in the forward.
+        """
         found = training.tally(shape)
-        calls = step_calls(found, self.optimizer)
-        if not self.operators.covers(calls):
+        parts = _calls(found.forward_calls), _calls(found.backward_calls)
+        update = optimizer_calls(self.optimizer, found.updated)
+        if not all(self.operators.covers(part) for part in (*parts, update)):
             return None
-        anew = self.operators.anew_s(new_bytes(found, training.float_bytes))
-        return self.operators.seconds(calls) + anew
+        forward_s, backward_s, update_s = map(self.operators.seconds, (*parts, update))
+        anew_s = self.operators.anew_s(new_bytes(found, training.float_bytes))
+        return StepTime(forward_s + anew_s, backward_s, update_s)
 
 
 @dataclass(frozen=True)
@@ -51,15 +70,19 @@ class RooflineTraining:
     profile: Roofline
     optimizer: str
 
-    def step_s(self, training: Training, shape: BatchShape) -> float:
-        """Compute or memory, whichever is slower, of both."""
+    def step(self, training: Training, shape: BatchShape) -> StepTime:
+        """Compute or memory, whichever is slower, of each part."""
         found = training.tally(shape)
-        values = ACTIVATION_BYTES[self.profile.precision.value]
-        passes = work(found.forward_calls + found.backward_calls, values)
-        flop = found.forward_flop + found.backward_flop
-        update = work(_counted(optimizer_calls(self.optimizer, found.updated)), values)
-        both = Work(flop, passes.num_bytes, passes.num_ops), update
-        return sum(roofline_s(self.profile, one) for one in both)
+        update = _counted(optimizer_calls(self.optimizer, found.updated))
+        return StepTime(
+            self._seconds(found.forward_calls, found.forward_flop),
+            self._seconds(found.backward_calls, found.backward_flop),
+            self._seconds(update, 0.0),
+        )
+
+    def _seconds(self, calls: Calls, flop: float) -> float:
+        moved = work(calls, ACTIVATION_BYTES[self.profile.precision.value])
+        return roofline_s(self.profile, replace(moved, flop=flop))
 
 
 def training_model(profile: DeviceProfile, optimizer: str) -> TrainingModel | None:
@@ -69,11 +92,8 @@ def training_model(profile: DeviceProfile, optimizer: str) -> TrainingModel | No
     return RooflineTraining(profile, optimizer) if isinstance(profile, Roofline) else None
 
 
-def step_calls(found: Tally, optimizer: str) -> list[Call]:
-    """All operators of a step."""
-    passes = found.forward_calls + found.backward_calls
-    calls = [Call(operator, sizes, count) for (operator, sizes), count in passes.items()]
-    return calls + optimizer_calls(optimizer, found.updated)
+def _calls(counted: Calls) -> list[Call]:
+    return [Call(operator, sizes, count) for (operator, sizes), count in counted.items()]
 
 
 EAGER_ONLY = ("scores", "probabilities")  # what fused attention does not keep
