@@ -10,50 +10,36 @@ from typing import Literal, NoReturn
 
 import click
 
+from mobisim import options
 from mobisim.errors import MobisimError
+from mobisim.sweep.commands import plot, sweep
 from mobisim.testbed.commands import device, serve, testbed
 from mobisim.validation.commands import validate
 
 INTERRUPTED = 130
 
 
-_ignore_memory = click.option(
-    "--ignore-memory", is_flag=True, help="Go on where the memory does not suffice."
-)
-_allow_extrapolation = click.option(
-    "--allow-extrapolation", is_flag=True,
-    help="Go on with shapes that no profile covers; the report says so.",
-)  # fmt: skip
-_no_train = click.option(
-    "--no-train", is_flag=True,
-    help="Timing only: as many mini-batches per device as training would take.",
-)  # fmt: skip
-_overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE",
-    help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
-)  # fmt: skip
+EXAMPLES = """\b
+Begin with:   mobisim run wifi_5mbps
+See what is:  mobisim show scenarios
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(package_name="mobisim")
 def cli() -> None:
-    r"""Simulate the fine-tuning of language models on phones with a server's help.
-
-    \b
-    Begin with:   mobisim run wifi_5mbps
-    See what is:  mobisim show scenarios
-    """
+    """Simulate the fine-tuning of language models on phones with a server's help."""
 
 
 @cli.command()
 @click.argument("scenario")
-@_overrides
+@options.overrides
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result right here.")
-@_no_train
+@options.no_train
 @click.option("--no-plots", is_flag=True, help="Leave pictures and trace out.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json and nothing else.")
-@_ignore_memory
-@_allow_extrapolation
+@options.ignore_memory
+@options.allow_extrapolation
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this very run.")
 @click.option(
     "--checkpoint-every", default=120.0, show_default=True, metavar="SECONDS",
@@ -80,7 +66,7 @@ def run(
 
     document = read_scenario(scenario)
     with showing_progress() as progress, placing_errors(document):
-        options = Options(
+        chosen = Options(
             train=not no_train,
             plots=not no_plots,
             ignore_memory=ignore_memory,
@@ -88,22 +74,14 @@ def run(
             resume=resume,
             checkpoint_every_s=checkpoint_every,
             out=out,
-            command=_command(),
+            command=options.command_line(),
             progress=progress,
         )
-        result = run_scenario(resolve(document, overrides), options)
+        result = run_scenario(resolve(document, overrides), chosen)
     if as_json:
         click.echo((result.path / "summary.json").read_text(encoding="utf-8"), nl=False)
     else:
         _print_summary(result.path)
-
-
-def _command() -> str:
-    """The command as given; resuming leaves no mark on a result."""
-    import shlex  # noqa: PLC0415
-
-    words: list[str] = click.get_current_context().find_root().obj or []
-    return shlex.join(["mobisim", *(w for w in words if w not in ("--resume", "--json"))])
 
 
 def _print_summary(place: Path) -> None:
@@ -117,77 +95,7 @@ def _print_summary(place: Path) -> None:
 
 @cli.command()
 @click.argument("scenario")
-@_overrides
-@click.option(
-    "--vary", "varied", multiple=True, metavar="PATH=VALUE,…",
-    help="Vary a field, e.g. 'devices[*].link.uplink=1,5,20 Mbit/s'; repeated, every combination.",
-)  # fmt: skip
-@click.option("--zip", "in_step", is_flag=True, help="Vary the fields in step, not as a grid.")
-@click.option(
-    "--seeds", type=click.IntRange(min=1), metavar="COUNT", help="Repeat each with so many seeds.",
-)  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Put table and points right here.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="COUNT", help="Processes [default: one a core].",
-)  # fmt: skip
-@click.option(
-    "--scheduler", metavar="ADDRESS",
-    help="Use the workers of a Dask scheduler, e.g. tcp://127.0.0.1:8786 (extra: cluster).",
-)  # fmt: skip
-@_no_train
-@_ignore_memory
-@_allow_extrapolation
-def sweep(
-    scenario: str,
-    overrides: Sequence[str],
-    varied: Sequence[str],
-    in_step: bool,
-    seeds: int | None,
-    out: Path | None,
-    jobs: int | None,
-    scheduler: str | None,
-    no_train: bool,
-    ignore_memory: bool,
-    allow_extrapolation: bool,
-) -> None:
-    """Run SCENARIO with each combination of varied fields, into one table.
-
-    What was finished is kept: the same command goes on where an earlier one ended.
-    """
-    from rich.console import Console  # noqa: PLC0415
-
-    from mobisim.prepare import Options  # noqa: PLC0415
-    from mobisim.progress import showing_progress  # noqa: PLC0415
-    from mobisim.report.sweep_table import print_sweep  # noqa: PLC0415
-    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import placing_errors  # noqa: PLC0415
-    from mobisim.sweep.grid import parse_axis  # noqa: PLC0415
-    from mobisim.sweep.plan import plan_sweep  # noqa: PLC0415
-    from mobisim.sweep.pools import cluster, processes  # noqa: PLC0415
-    from mobisim.sweep.run import sweep as run_sweep  # noqa: PLC0415
-
-    document = read_scenario(scenario)
-    with showing_progress() as progress, placing_errors(document):
-        options = Options(
-            train=not no_train,
-            plots=False,
-            ignore_memory=ignore_memory,
-            allow_extrapolation=allow_extrapolation,
-            out=out,
-            command=_command(),
-            progress=progress,
-        )
-        axes = [parse_axis(text) for text in varied]
-        plan = plan_sweep(
-            document, axes, options, overrides=overrides, num_seeds=seeds, in_step=in_step
-        )
-        swept = run_sweep(plan, cluster(scheduler) if scheduler else processes(jobs))
-    print_sweep(swept.path, Console())
-
-
-@cli.command()
-@click.argument("scenario")
-@_overrides
+@options.overrides
 @click.option(
     "--group", default=0, show_default=True, metavar="INDEX",
     help="Which of the scenario's groups of devices.",
@@ -232,33 +140,6 @@ def fit(
     if not no_plots:
         draw_fit(fit_map(found), out)
         click.echo(f"\n{out}: what fits over batch size, sequence length and precision")
-
-
-PICTURES = ("convergence", "bandwidth", "breakdown", "timeline", "frontier")
-
-
-@cli.command()
-@click.argument(
-    "found", metavar="RESULT…", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option("--kind", type=click.Choice(PICTURES), required=True, help="What to draw.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Files, without ending [default: KIND].",
-)  # fmt: skip
-def plot(found: Sequence[Path], kind: str, out: Path | None) -> None:
-    r"""Draw sweeps or runs as PNG and SVG.
-
-    \b
-    convergence  the metric against simulated time, a line per bandwidth
-    bandwidth    time to target against bandwidth, and where the bottleneck changes hands
-    breakdown    what the work on a mini-batch is made of
-    timeline     who worked when in one run
-    frontier     final quality against time to target
-    """
-    from mobisim.report.kinds import plot as draw  # noqa: PLC0415
-
-    for file in draw(found, kind, out):
-        click.echo(file)
 
 
 KINDS = ("devices", "servers", "links", "models", "scenarios", "codecs", "methods")
@@ -377,6 +258,8 @@ def profile(
     click.echo(explained(plan, path))
 
 
+cli.add_command(sweep)
+cli.add_command(plot)
 cli.add_command(testbed)
 cli.add_command(serve)
 cli.add_command(device)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mobisim import options
+
 if TYPE_CHECKING:
     from mobisim.prepare import Progress
     from mobisim.testbed.plan import Plan
@@ -18,17 +20,9 @@ Limit = str
 LIMITS = ("auto", "kernel", "sender")
 
 
-def overriding(command: click.decorators.FC) -> click.decorators.FC:
-    """The option to change a scenario's fields."""
-    return click.option(
-        "--set", "overrides", multiple=True, metavar="PATH=VALUE",
-        help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',
-    )(command)  # fmt: skip
-
-
 @click.command()
 @click.argument("scenario")
-@overriding
+@options.overrides
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result right here.")
 @click.option("--no-train", is_flag=True, help="Report no learning; needed for several devices.")
 @click.option("--no-plots", is_flag=True, help="Leave pictures and trace out.")
@@ -97,12 +91,12 @@ class _Half:
         from mobisim.scenario.load import load  # noqa: PLC0415
         from mobisim.testbed.plan import Plan  # noqa: PLC0415
 
-        options = Options(
+        chosen = Options(
             train=self.train, plots=self.plots, out=self.out, resume=self.resume,
             checkpoint_every_s=self.checkpoint_every, command=" ".join(_words()),
             progress=progress or (lambda what, done, total: None),
         )  # fmt: skip
-        return Plan.of(load(self.scenario, self.overrides), options)
+        return Plan.of(load(self.scenario, self.overrides), chosen)
 
 
 def _words() -> list[str]:
@@ -112,7 +106,7 @@ def _words() -> list[str]:
 
 @click.command()
 @click.argument("scenario", required=False)
-@overriding
+@options.overrides
 @click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
 @click.option("--keys", "key_folder", type=click.Path(path_type=Path), help="Folder of keys.")
 @click.option("--make-keys", type=click.Path(path_type=Path), help="Make keys there, and stop.")
@@ -175,7 +169,7 @@ def serve(
 
 @click.command()
 @click.argument("scenario")
-@overriding
+@options.overrides
 @click.option("--connect", required=True, metavar="HOST:PORT", help="Where the server listens.")
 @click.option("--keys", "key_folder", type=click.Path(path_type=Path), help="Folder of keys.")
 @click.option("--index", default=0, show_default=True, type=click.IntRange(min=0))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from mobisim.testbed.commands import LIMITS, overriding, require_zmq
+from mobisim import options
+from mobisim.testbed.commands import LIMITS, require_zmq
 
 
 @click.command()
 @click.argument("scenario", required=False)
-@overriding
+@options.overrides
 @click.option("--suite", is_flag=True, help="Fifteen configurations, drawn by a seed.")
 @click.option("--theory", is_flag=True, help="The engine against closed forms and queues.")
 @click.option("--published", is_flag=True, help="Our figures against those of the papers.")

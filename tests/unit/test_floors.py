@@ -15,9 +15,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("validation",),
-    ("show", "testbed"),
+    ("show", "testbed", "sweep"),
     ("progress", "calibrate"),
-    ("sweep",),
     ("runner",),
     ("answer", "lessons"),
     ("learning",),
@@ -31,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cost",),
     ("scenario",),
     ("units", "streams"),
-    ("span", "errors", "cores"),
+    ("span", "errors", "cores", "options"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors", "cores"}
