@@ -68,6 +68,7 @@ class _Work:
         self.learns = {point: t.digest for t in found.trajectories for point in t.members}
         self.wanted = {point for point in found.scenarios if not store.has(point)}
         self.failed: dict[str, str] = {}
+        self.trained = 0
 
     def jobs(self) -> Iterator[Job]:
         """What can begin at once, trainings first: they take longest."""
@@ -95,6 +96,8 @@ class _Work:
         return ()
 
     def _trained(self, trajectory: Trajectory, result: History | Failure) -> Iterable[Job]:
+        self.trained += 1
+        self.found.plan.options.progress("training", self.trained, len(self.trajectories))
         if isinstance(result, Failure):
             for point in self.wanted.intersection(trajectory.members):
                 self._finish(point, result)
