@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mobisim.testbed.frames import CHUNK_BYTES, Chunk, Note
 
-CHUNK_S = 0.005  # of the link's time in one chunk: each costs a wake-up of the sending thread
+CHUNK_S = 0.02  # of the link's time in one chunk: each costs a wake-up beside what computes
 LEAST_CHUNK = 4096
 
 Place = tuple[int, int]  # mini-batch, part

@@ -275,14 +275,19 @@ class Radio:
         self._asked_at = 0.0
 
     def _ask(self, wire: zmq.Socket[bytes]) -> None:
-        started = self._state is not None and self._state.started
-        every = ASK_EVERY_S if started or self._pings >= PINGS else PING_EVERY_S
-        last = max(self._asked_at, self._heard_at if started else 0.0)
+        every = PING_EVERY_S if self._pinging else ASK_EVERY_S
+        last = max(self._asked_at, 0.0 if self._pinging else self._heard_at)
         if self._asked_at and now() - last < every:
             return
         self._asked_at, self._asked_after = now(), self.outbox.position
         self._pings += 1
         wire.send(Ask(len(self.network), self._asked_at).pack(), zmq.NOBLOCK)
+
+    @property
+    def _pinging(self) -> bool:
+        """Whether clocks are being compared: some round trips, before the run takes all cores."""
+        started = self._state is not None and self._state.started
+        return not started and self._pings < PINGS
 
     def _leave(self, wire: zmq.Socket[bytes]) -> None:
         if self._landed is not None:
@@ -297,7 +302,7 @@ class Radio:
             return
         due = self.outbox.due() if self._said_hello else None
         left = ASK_EVERY_S if due is None else due - self.to_server(now())
-        if self._pings < PINGS or not self._said_hello:
+        if self._pinging or not self._said_hello:
             left = min(left, PING_EVERY_S)
         poller = zmq.Poller()
         poller.register(wire, zmq.POLLIN | (zmq.POLLOUT if left <= 0 else 0))

@@ -71,6 +71,7 @@ def _one(scenario: str, overrides: Sequence[str], out: Path, effort: object) -> 
 def _suite(out: Path, effort: object) -> None:
     from rich.console import Console  # noqa: PLC0415
 
+    from mobisim.report.results import write_json  # noqa: PLC0415
     from mobisim.validation import tables  # noqa: PLC0415
     from mobisim.validation.plots import draw_suite  # noqa: PLC0415
     from mobisim.validation.profile import where_and_when  # noqa: PLC0415
@@ -88,11 +89,12 @@ def _suite(out: Path, effort: object) -> None:
         ]
     )
     (out / "table.md").write_text(text, encoding="utf-8")
+    write_json(out / "suite.json", rows)
     draw_suite(rows, out / "suite.png")
     console = Console()
     tables.print_rows(tables.SUITE_COLUMNS, every, console)
     tables.print_rows(tables.ACCURACY_COLUMNS, groups, console)
-    click.echo(f"\n{out}: every run, table.md, suite.png")
+    click.echo(f"\n{out}: every run, table.md, suite.json, suite.png")
 
 
 def _from_the_desk(*, theory: bool) -> None:
