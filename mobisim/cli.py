@@ -12,6 +12,7 @@ import click
 
 from mobisim import options
 from mobisim.errors import MobisimError
+from mobisim.interrupts import remembering
 from mobisim.sweep.commands import plot, sweep
 from mobisim.testbed.commands import device, serve, testbed
 from mobisim.validation.commands import validate
@@ -283,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors become one message and an exit code, never a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with cli.make_context("mobisim", list(words), obj=words) as context:
+        with remembering(), cli.make_context("mobisim", list(words), obj=words) as context:
             cli.invoke(context)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)

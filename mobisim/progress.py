@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from mobisim.interrupts import check
 from mobisim.prepare import Progress
 
 if TYPE_CHECKING:
@@ -21,47 +19,19 @@ PATIENCE_S = 2.0
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """A function to report progress to: what is done, how much of it, of how much.
-
-    An interrupt that a library swallowed ends the work at the next report.
-    """
+    """A function to report progress to: what is done, how much of it, of how much."""
     shown = _Shown() if sys.stderr.isatty() else None
 
     def report(what: str, done: int, total: int) -> None:
-        if interrupts:
-            raise KeyboardInterrupt
+        check()
         if shown is not None:
             shown.report(what, done, total)
 
-    with _remembering_interrupts() as interrupts:
-        try:
-            yield report
-        finally:
-            if shown is not None:
-                shown.close()
-
-
-@contextmanager
-def _remembering_interrupts() -> Iterator[list[int]]:
-    """The interrupts that have come, each raised as ever; only a main thread is told of them.
-
-    Python raises KeyboardInterrupt wherever it happens to be, also where exceptions are dropped: in
-    a destructor, or in a callback from C.
-    """
-    came: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.default_int_handler(number, frame)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = signal.signal(signal.SIGINT, remember)
     try:
-        yield came
+        yield report
     finally:
-        signal.signal(signal.SIGINT, before)
+        if shown is not None:
+            shown.close()
 
 
 class _Shown:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mobisim.errors import InputError
+from mobisim.interrupts import check
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
 SPANS_FILE, STEPS_FILE = "spans.parquet", "steps.parquet"
@@ -79,6 +80,7 @@ def publishing(place: Path) -> Iterator[Path]:
     try:
         yield aside
         _make_readable(aside)
+        check()
         _swap(aside, place)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

@@ -15,8 +15,9 @@ from typing import get_args
 import pytest
 from commands import TOY, mobisim, start
 
-from mobisim import progress
+from mobisim import interrupts, progress
 from mobisim.cli import KINDS
+from mobisim.report.results import publishing
 from mobisim.scenario import catalog
 from mobisim.scenario.schema import Codec
 
@@ -215,16 +216,21 @@ def test_an_interrupt_ends_at_once_and_leaves_nothing(arguments: list[str], tmp_
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_interrupt_that_a_library_swallows_ends_the_work_all_the_same() -> None:
-    """It counts at the next report of progress."""
+def test_an_interrupt_that_a_library_swallows_ends_the_work_all_the_same(tmp_path: Path) -> None:
+    """It counts at the next report of progress, and at the latest before a result is published."""
     before = signal.getsignal(signal.SIGINT)
-    with progress.showing_progress() as report:
-        report("training", 1, 2)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            report("training", 2, 2)
+    with interrupts.remembering():
+        with progress.showing_progress() as report:
+            report("training", 1, 2)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                report("training", 2, 2)
+        with pytest.raises(KeyboardInterrupt), publishing(tmp_path / "result"):
+            pass
+    assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is before
+    interrupts.check()  # forgotten with the command that it was for
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_talk_of(tmp_path: Path) -> None:

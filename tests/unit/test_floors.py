@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cost",),
     ("scenario",),
     ("units", "streams"),
-    ("span", "errors", "cores", "options"),
+    ("span", "errors", "cores", "options", "interrupts"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors", "cores"}
