@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,8 +11,7 @@ from rich.text import Text
 from mobisim.cost.calibration import Fit, calibrate
 from mobisim.errors import InputError
 from mobisim.report.citations import readable
-from mobisim.scenario import catalog
-from mobisim.scenario.load import validate_profile
+from mobisim.scenario.load import find_profile, validate_profile
 from mobisim.scenario.profiles import DeviceProfile, Prefill, Roofline
 
 WIDTH = 100
@@ -25,10 +23,8 @@ def show_calibration(name: str) -> None:
     Raises:
         InputError: no such profile, not a roofline, or none that its rates explain.
     """
-    is_path = Path(name).suffix in (".yaml", ".yml")
-    document = catalog.profile_file(name, name) if is_path else catalog.profile("devices", name)
     kind: Any = DeviceProfile
-    machine = validate_profile(kind, document)
+    machine = validate_profile(kind, find_profile("devices", name))
     if not isinstance(machine, Roofline):
         raise InputError(
             f"profile {name!r} is no roofline",
@@ -40,19 +36,19 @@ def show_calibration(name: str) -> None:
 
 
 def _page(machine: Roofline) -> tuple[Text | Table, ...]:
+    fit = calibrate(machine)
     stated = readable(f"{machine.flop_per_s.value!r} flop/s")
     head = Text(f"{machine.name}, {machine.precision.value}\n", "bold")
     return (
         head,
-        calibrated(machine),
+        in_words(fit),
         Text(f"the profile states {stated}; rates in tokens per second\n", "dim"),
-        _points(calibrate(machine)),
+        _points(fit),
     )
 
 
-def calibrated(machine: Roofline) -> Text:
-    """The fit of a machine in one sentence."""
-    fit = calibrate(machine)
+def in_words(fit: Fit) -> Text:
+    """A fit in one sentence."""
     rate = readable(f"{fit.flop_per_s!r} flop/s")
     if fit.residual is None:
         return Text(f"{rate} fits the one published prefill rate; how well, one cannot tell")

@@ -27,9 +27,8 @@ from mobisim.scenario.traces import (
     mean_rate,
 )
 from mobisim.streams import Factor, factor_stream, uniform
-from mobisim.units import human_time
+from mobisim.units import BITS_PER_BYTE, human_time
 
-BITS_PER_BYTE = 8
 MAX_FUTILE = 10_000  # outages in a row
 OPPORTUNITY_BITS = OPPORTUNITY_BYTES * BITS_PER_BYTE
 MATHIS = math.sqrt(3 / 2)  # mathis1997: packets per round trip are this over the root of the loss

@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mobisim.calibrate import calibrated
+from mobisim.calibrate import in_words
 from mobisim.cost.architecture import Architecture, architecture
+from mobisim.cost.calibration import calibrate
 from mobisim.cost.operators import Operators
 from mobisim.cost.wire import CODEC_BITS, SCALE_BYTES, UNSCALED
 from mobisim.errors import unknown_name
@@ -34,11 +35,10 @@ from mobisim.scenario.profiles import (
 from mobisim.scenario.provenance import SORTS, Origin, count_sorts, origins
 from mobisim.scenario.schema import Codec
 from mobisim.scenario.traces import mean_rate
-from mobisim.units import human_rate, human_size, human_time
+from mobisim.units import BITS_PER_BYTE, human_rate, human_size, human_time
 
 WIDTH = 80
 BLOCK_SIZE = 64  # of the codecs' table
-BITS_PER_BYTE = 8
 
 Cells = tuple[str | Text, ...]
 
@@ -237,7 +237,7 @@ def _profile_page(kind: str, name: str) -> Iterator[RenderableType]:
     else:
         yield _grid((origin.path, _value(origin)) for origin in _every_origin(kind, profile))
         if isinstance(profile, Roofline) and profile.prefill:
-            yield Text("\n").append(calibrated(profile))
+            yield Text("\n").append(in_words(calibrate(profile)))
     yield from _bibliography({origin.source for origin in origins(profile)})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mobisim.errors import nearest
 
+BITS_PER_BYTE = 8
 DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 SMALL = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}

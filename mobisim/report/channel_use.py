@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobisim.channel import BITS_PER_BYTE, Course, course
+from mobisim.channel import Course, course
 from mobisim.span import TRANSFER, Span, SpanColumns
+from mobisim.units import BITS_PER_BYTE
 from mobisim.world import World
 
 _KEPT = 1000  # disjoint times of a cell; a flow that began before all of them is held to less

@@ -27,6 +27,7 @@ from mobisim.span import (
     WORK_KINDS,
     SpanColumns,
 )
+from mobisim.units import BITS_PER_BYTE
 from mobisim.world import World
 
 RULES = {
@@ -41,7 +42,6 @@ RULES = {
     9: "spans and summary agree",
 }
 
-_BITS_PER_BYTE = 8
 _ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
 
 
@@ -129,7 +129,7 @@ class InvariantFold:
         if self.real:
             self._require(5, self._since_the_start(moved) <= rate * moved.end, moved)
             return
-        fine = moved.num_bytes * _BITS_PER_BYTE <= rate * lasted * (1 + 1e-12)
+        fine = moved.num_bytes * BITS_PER_BYTE <= rate * lasted * (1 + 1e-12)
         self._require(5, fine, moved)
 
     def _since_the_start(self, moved: SpanColumns) -> NDArray[np.float64]:
@@ -139,7 +139,7 @@ class InvariantFold:
             mine = moved.actor == actor
             found[mine] = self.carried_bytes[actor] + np.cumsum(moved.num_bytes[mine])
             self.carried_bytes[actor] = found[mine][-1]
-        return found * _BITS_PER_BYTE
+        return found * BITS_PER_BYTE
 
     def _versions(self, columns: SpanColumns) -> None:
         steps = columns[(columns.kind == STEP) & ~columns.cut]

@@ -169,16 +169,21 @@ def _inline(document: Document, at: Location) -> None:
     if kind is None or not isinstance(name, str):
         return
     where = f"{place_of(document, at)}: {_show(at)}"
-    found = _find(kind, name, where)
+    found = find_profile(kind, name, where)
     _get(document.data, at[:-1])[at[-1]] = found.data
     document.places.update({(*at, *below): place for below, place in found.places.items() if below})
 
 
-def _find(kind: str, name: str, where: str) -> Document:
+def find_profile(kind: str, name: str, where: str | None = None) -> Document:
+    """The document of a profile named by a shipped name or by its file's path.
+
+    Raises:
+        InputError: there is no such profile, or it cannot be read.
+    """
     if kind == "models":
-        return read_model(name, where)
+        return read_model(name, where or name)
     if name.endswith((".yaml", ".yml")):
-        return catalog.profile_file(name, where)
+        return catalog.profile_file(name, where or name)
     return catalog.profile(kind, name, where)
 
 

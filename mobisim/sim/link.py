@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from mobisim.channel import BITS_PER_BYTE
 from mobisim.sim.battery import Charge
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.medium import downlink_of, uplink_of
@@ -16,6 +15,7 @@ from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, TRANSFER, Row
 from mobisim.streams import Factor, factor_stream
+from mobisim.units import BITS_PER_BYTE
 from mobisim.world import Batch, Group, Part
 
 
