@@ -29,6 +29,10 @@ from mobisim.scenario.schema import DeviceGroup, Scenario
 
 MAX_BATCH, MIN_LENGTH, MAX_LENGTH = 512, 16, 2048
 STEPS_PER_DOUBLING = 4
+# Methods whose memory is known; the others are not built yet.
+FITTED = tuple(
+    name for name, method in METHODS.items() if method.site == "device" or name == "mobillm"
+)
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,9 @@ def table(fit: Fit) -> FitTable:
         capacity=fit.capacity,
         batch_size=num_samples,
         sequence_length=length,
-        rows=tuple(_row(fit, name) for name in METHODS),
+        rows=tuple(_row(fit, name) for name in FITTED),
         checkpointing=fit.checkpointing,
-        only_head_trains=tuple(name for name in METHODS if _only_head_trains(fit, name)),
+        only_head_trains=tuple(name for name in FITTED if _only_head_trains(fit, name)),
     )
 
 
@@ -215,7 +219,7 @@ def fit_map(fit: Fit) -> FitMap:
     largest: dict[tuple[str, str], list[int]] = {
         (precision, name): [fit.largest_batch(name, length, precision) for length in lengths]
         for precision in fit.precisions()
-        for name in METHODS
+        for name in FITTED
     }
     return FitMap(table(fit), tuple(lengths), tuple(fit.precisions()), largest, MAX_BATCH)
 
@@ -237,7 +241,7 @@ def numbers(fit: Fit) -> dict[str, Any]:
             "sequence_lengths": list(area.lengths),
             "max_batch_size": area.max_batch,
             "largest_batch_size": {
-                precision: {name: area.largest[precision, name] for name in METHODS}
+                precision: {name: area.largest[precision, name] for name in FITTED}
                 for precision in area.precisions
             },
         },

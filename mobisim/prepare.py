@@ -17,6 +17,7 @@ from mobisim.errors import InputError
 from mobisim.fit import Memory
 from mobisim.manifest import VERSION
 from mobisim.scenario.profiles import Roofline
+from mobisim.scenario.resolved import check_options
 from mobisim.scenario.schema import Scenario
 from mobisim.workload import Planned, metric_name, plan
 from mobisim.world import Batch, World, build
@@ -24,6 +25,7 @@ from mobisim.world import Batch, World, build
 RESULTS = Path("results")
 MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
 CHECKPOINT_EVERY_S = 120.0
+LEARNED = ("mobillm",)  # methods that are trained for real
 
 Progress = Callable[[str, int, int], None]
 
@@ -92,6 +94,7 @@ def prepare(scenario: Scenario, options: Options, planned: Planned | None = None
     Raises:
         InputError: data that is missing, a shape that no profile covers, or what is not built yet.
     """
+    check_options(scenario)
     if options.train:
         _check_learning(scenario)
     planned = planned or plan(scenario)
@@ -125,6 +128,13 @@ def _check_learning(scenario: Scenario) -> None:
     if training is None:
         return
     metric_name(training)
+    if scenario.method not in LEARNED:
+        raise InputError(
+            "learning by this method is not built yet",
+            where="method",
+            got=scenario.method,
+            hint="ask for the timing alone with --no-train",
+        )
     if scenario.num_devices > 1:
         raise InputError(
             "learning with more than one device is not built yet",

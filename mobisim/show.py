@@ -19,6 +19,7 @@ from mobisim.errors import unknown_name
 from mobisim.report.citations import read_entries, readable
 from mobisim.scenario import catalog
 from mobisim.scenario.load import validate_profile
+from mobisim.scenario.method_options import Codec
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.profiles import (
     ConstantLink,
@@ -33,7 +34,6 @@ from mobisim.scenario.profiles import (
     TransformerProfile,
 )
 from mobisim.scenario.provenance import SORTS, Origin, count_sorts, origins
-from mobisim.scenario.schema import Codec
 from mobisim.scenario.traces import mean_rate
 from mobisim.units import BITS_PER_BYTE, human_rate, human_size, human_time
 

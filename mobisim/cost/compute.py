@@ -15,8 +15,9 @@ from mobisim.cost.operators import Operators
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
+from mobisim.scenario.method_options import Codec
 from mobisim.scenario.profiles import FixedDevice, FixedServer, Measured, Roofline
-from mobisim.scenario.schema import Codec, DeviceGroup
+from mobisim.scenario.schema import DeviceGroup
 
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
 # Kernels with integer weights still read and write their activations in 16 bits.

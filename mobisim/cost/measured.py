@@ -13,7 +13,7 @@ from mobisim.cost.block import activation_operator
 from mobisim.cost.operators import Call, Operators
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.schema import Codec
+from mobisim.scenario.method_options import Codec
 
 
 def block_calls(backbone: Architecture, shape: BatchShape) -> list[Call]:

@@ -10,7 +10,8 @@ import math
 
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
-from mobisim.scenario.schema import Codec, Wire
+from mobisim.scenario.method_options import Codec
+from mobisim.scenario.schema import Wire
 
 CODEC_BITS: dict[Codec, int] = {
     "fp32": 32,

@@ -10,9 +10,18 @@ from typing import Literal
 
 # What of the backbone's own parameters trains; "norms" means weights and biases of the norms.
 OwnWeights = Literal["all", "biases", "norms"]
-Site = Literal["device", "server"]
-# What can cross the link. Up, per mini-batch or sample; down, during training or once at its end.
-Crossing = Literal["activations", "labels", "side_network"]
+Site = Literal["device", "server", "split"]
+# What can cross the link. Up, per mini-batch or sample; down, as a reply to a mini-batch or, the
+# side network, once at the end.
+Crossing = Literal[
+    "activations", "labels", "residuals", "tokens", "scalars", "gradients", "update", "side_network"
+]
+# What the device does for a mini-batch: nothing; the frozen backbone's forward; forwards with its
+# bypass perturbed; the training of the layers below a cut; all of the training.
+DeviceWork = Literal["nothing", "forward", "perturbed_forwards", "lower_layers", "training"]
+Tokens = Literal["all", "loss"]
+Learns = Literal["labels", "residuals"]
+Prediction = Literal["head", "verbaliser"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,24 @@ Bypass = Lora | Adapters | Ladder | ParallelAdapters
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What a method takes for the options that a scenario leaves to it.
+
+    Attributes:
+        caches: whether the server keeps what it received, for later epochs.
+        tokens: which tokens' activations go up: all, or those that enter the loss.
+        learns: what the side network is trained on: the labels, or what they differ by from the
+            device's own prediction.
+        prediction: where that prediction comes from; None where a scenario has to say.
+    """
+
+    caches: bool = False
+    tokens: Tokens = "all"
+    learns: Learns = "labels"
+    prediction: Prediction | None = None
+
+
+@dataclass(frozen=True)
 class MethodInfo:
     """A method as its paper presents it; `reference` is a key of references.bib.
 
@@ -61,11 +88,15 @@ class MethodInfo:
         trains: which of the backbone's own parameters train; the head always does, unless it is
             the backbone's own output embedding.
         bypass: what is added and trains.
-        site: where the trainable part lives.
+        site: where the trainable part lives; with `split`, the layers up to a cut on the device.
+        device: what the device does for a mini-batch.
         backward_through_backbone: whether gradients flow through the backbone, so that autograd
             keeps its activations; otherwise it runs forward only.
-        up: what goes from the device to the server for each mini-batch.
-        down: what comes back; a side network comes once, when training is done.
+        up: what goes from the device to the server for each mini-batch; labels stand for what
+            `Defaults.learns` says.
+        down: what comes back: gradients or an update for each mini-batch, for which the device
+            waits; a side network once, when training is done.
+        defaults: what it takes for the options of mobillm and pae-mobillm.
     """
 
     title: str
@@ -74,9 +105,21 @@ class MethodInfo:
     trains: tuple[OwnWeights, ...] = ()
     bypass: Bypass | None = None
     site: Site = "device"
+    device: DeviceWork = "training"
     backward_through_backbone: bool = True
     up: tuple[Crossing, ...] = ()
     down: tuple[Crossing, ...] = ()
+    defaults: Defaults = Defaults()
+
+    @property
+    def replies(self) -> tuple[Crossing, ...]:
+        """What the device waits for after each mini-batch."""
+        return tuple(what for what in self.down if what in ("gradients", "update"))
+
+    @property
+    def has_side_network(self) -> bool:
+        """Whether a server trains a side network of parallel adapters."""
+        return isinstance(self.bypass, ParallelAdapters)
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -89,9 +132,25 @@ METHODS: dict[str, MethodInfo] = {
         reference="mobillm",
         bypass=ParallelAdapters(),
         site="server",
+        device="forward",
         backward_through_backbone=False,
         up=("activations", "labels"),
         down=("side_network",),
+    ),
+    "pae-mobillm": MethodInfo(
+        title="PAE MobiLLM: additive side-tuning with a cache",
+        description=(
+            "as mobillm, but activations of the tokens in the loss go up once and are kept at the "
+            "server, which learns what the device's own prediction lacks and never sees labels"
+        ),
+        reference="pae-mobillm",
+        bypass=ParallelAdapters(),
+        site="server",
+        device="forward",
+        backward_through_backbone=False,
+        up=("activations", "residuals"),
+        down=("side_network",),
+        defaults=Defaults(caches=True, tokens="loss", learns="residuals", prediction="head"),
     ),
     "full": MethodInfo(
         title="Full fine-tuning",
@@ -134,4 +193,49 @@ METHODS: dict[str, MethodInfo] = {
         bypass=Ladder(),
         backward_through_backbone=False,
     ),
+    "server-only": MethodInfo(
+        title="Server only",
+        description=(
+            "tokens and labels go up once and the server trains LoRA there: the reference "
+            "without privacy"
+        ),
+        reference="lora",
+        bypass=Lora(),
+        site="server",
+        device="nothing",
+        up=("tokens", "labels"),
+    ),
+    "split-lora": MethodInfo(
+        title="Split learning with LoRA",
+        description=(
+            "the device trains the layers up to a cut, the server those above it: activations go "
+            "up, their gradients come down, and the device waits for them"
+        ),
+        reference="splitlora",
+        bypass=Lora(),
+        site="split",
+        device="lower_layers",
+        up=("activations", "labels"),
+        down=("gradients",),
+    ),
+    "fwdllm": MethodInfo(
+        title="FwdLLM: zeroth-order LoRA",
+        description=(
+            "the device runs forward with LoRA perturbed in random directions and sends each "
+            "one's slope of the loss, one number; the server steps and sends the update"
+        ),
+        reference="fwdllm",
+        bypass=Lora(),
+        site="server",
+        device="perturbed_forwards",
+        backward_through_backbone=False,
+        up=("scalars",),
+        down=("update",),
+    ),
 }
+
+# Methods whose timeline is not simulated yet.
+NOT_BUILT: tuple[str, ...] = (
+    "pae-mobillm", "full", "lora", "bitfit", "adapters", "lst", "server-only", "split-lora",
+    "fwdllm",
+)  # fmt: skip

@@ -11,6 +11,8 @@ from pydantic_core import CoreSchema
 
 from mobisim.errors import nearest
 from mobisim.scenario import catalog
+from mobisim.scenario.method_options import Cache, Codec, Count, Keep, Tuning
+from mobisim.scenario.methods import Learns, Prediction, Tokens
 from mobisim.scenario.profiles import (
     DeviceProfile,
     FixedDevice,
@@ -33,12 +35,13 @@ from mobisim.scenario.quantities import (
 
 SCHEMA_VERSION = 1
 
-Codec = Literal["fp32", "fp16", "bf16", "int8", "int4", "int3", "int2", "fp4", "nf4"]
-Method = Literal["mobillm"]
+Method = Literal[
+    "mobillm", "pae-mobillm", "full", "lora", "bitfit", "adapters", "lst", "server-only",
+    "split-lora", "fwdllm",
+]  # fmt: skip
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
 LOWER_IS_BETTER: tuple[Metric, ...] = ("perplexity", "loss")
 
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -59,11 +62,15 @@ class Nameable:
 class SideNetwork(Strict):
     """The trainable bypass: one parallel adapter for each tap.
 
-    `taps` are 1-based layers of the timed model, or `all`.
+    `taps` are 1-based layers of the timed model, or `all`. `learns` says on what it is trained:
+    the labels, or the residuals that they leave of the device's own `prediction`, which comes
+    from a head fitted on the device or from a verbaliser; null leaves both to the method.
     """
 
     bottleneck: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
     taps: Literal["all"] | tuple[Count, ...] = "all"
+    learns: Learns | None = None
+    prediction: Prediction | None = None
 
     @model_validator(mode="after")
     def _taps_ascend(self) -> Self:
@@ -75,12 +82,16 @@ class SideNetwork(Strict):
 class Wire(Strict):
     """What an uploaded value costs: a codec, or a stated payload per mini-batch.
 
-    `payload_bytes` is all that crosses per mini-batch, labels and framing included.
+    `payload_bytes` is all that crosses per mini-batch, labels and framing included. `tokens` says
+    whose activations go up: all, or those that enter the loss; null leaves it to the method.
+    `keep` filters them.
     """
 
     codec: Codec | None = None
     block_size: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
     payload_bytes: PositiveByteCount | None = None
+    tokens: Tokens | None = None
+    keep: Keep | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -250,7 +261,11 @@ def _knows_contention(profile: DeviceProfile | ServerProfile) -> bool:
 
 
 class Scenario(Strict):
-    """Devices, their links and a server, one model and method, and what is to be learned."""
+    """Devices, their links and a server, one model and method, and what is to be learned.
+
+    What a method has no use for may be stated, so that methods can be compared by changing
+    `method` alone. `backbone_weights` quantises the device's frozen backbone.
+    """
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
@@ -258,6 +273,9 @@ class Scenario(Strict):
     model: Annotated[ModelProfile, Nameable("models")] | None = None
     side_network: SideNetwork = SideNetwork()
     wire: Wire
+    tuning: Tuning = Tuning()
+    cache: Cache = Cache()
+    backbone_weights: Literal["int8", "nf4"] | None = None
     training: Training | None = None
     num_batches: Count | None = None
     batch_size: Count | None = None

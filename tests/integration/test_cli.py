@@ -19,7 +19,7 @@ from mobisim import interrupts, progress
 from mobisim.cli import KINDS
 from mobisim.report.results import publishing
 from mobisim.scenario import catalog
-from mobisim.scenario.schema import Codec
+from mobisim.scenario.method_options import Codec
 
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "dask", "tokenizers")
 

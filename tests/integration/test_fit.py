@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TOY, Ran, mobisim
 
+from mobisim.fit_methods import FITTED
 from mobisim.scenario.methods import METHODS
 
 Fit = Callable[..., Ran]
@@ -31,7 +32,7 @@ def test_the_table_names_each_method_in_eighty_plain_columns(fit: Fit) -> None:
     lines = ran.out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in ran.out
-    for name in METHODS:
+    for name in FITTED:
         line = next(line for line in lines if line.startswith(f"{name} "))
         assert re.search(r"(fits, [\d.]+ free|short by [\d.]+)$", line.rstrip())
     assert not Path("fit.png").exists()
@@ -78,7 +79,7 @@ def test_checkpointing_keeps_less_and_computes_more(fit: Fit) -> None:
         json.loads(fit("layer_streaming", "--json", *extra).out)["methods"]
         for extra in ((), ("--checkpointing",))
     )
-    for name in METHODS:
+    for name in FITTED:
         before, after = plain[name], spared[name]
         if METHODS[name].backward_through_backbone:
             assert after["parts_bytes"]["stored"] < before["parts_bytes"]["stored"] / 2

@@ -8,7 +8,8 @@ import torch
 
 from mobisim.cost.wire import CODEC_BITS, payload_parts
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.schema import Codec, Wire
+from mobisim.scenario.method_options import Codec
+from mobisim.scenario.schema import Wire
 from mobisim.training.codec import TapFormat, encode_rows
 from mobisim.training.message import Granularity, LabelKind, Payload, pack
 

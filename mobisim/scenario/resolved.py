@@ -1,0 +1,118 @@
+"""A scenario's options as they hold: what it leaves to the method is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mobisim.errors import InputError
+from mobisim.scenario.method_options import Codec, Keep
+from mobisim.scenario.methods import METHODS, NOT_BUILT, Learns, MethodInfo, Prediction, Tokens
+from mobisim.scenario.schema import Scenario
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a scenario's method.
+
+    Attributes:
+        method: its description.
+        cache_bytes: what the server may keep of activations; None for all of them.
+        eviction: what makes room.
+        cache_codec: what is kept is packed in this codec, the wire's unless another is stated.
+        tokens: whose activations go up.
+        learns: what a side network is trained on.
+        prediction: where the device's own prediction comes from, where that is needed.
+        keep: which activations are kept of them, if not all.
+        backbone_weights: what the device's frozen weights are quantised to, if at all.
+    """
+
+    method: MethodInfo
+    cache_bytes: int | None
+    eviction: Literal["fifo", "lru"]
+    cache_codec: Codec | None
+    tokens: Tokens
+    learns: Learns
+    prediction: Prediction | None
+    keep: Keep | None
+    backbone_weights: Literal["int8", "nf4"] | None
+
+    @property
+    def caches(self) -> bool:
+        """Whether the server keeps anything."""
+        return self.cache_bytes != 0
+
+
+def options_of(scenario: Scenario) -> Options:
+    """The options of a scenario's method, those of other methods at their neutral values."""
+    method = METHODS[scenario.method]
+    wire, side, cache = scenario.wire, scenario.side_network, scenario.cache
+    if not method.has_side_network:
+        return Options(method, 0, "lru", None, "all", "labels", None, None, None)
+    learns = side.learns or method.defaults.learns
+    prediction = side.prediction or method.defaults.prediction
+    return Options(
+        method=method,
+        cache_bytes=_cache_bytes(cache.capacity, caches=method.defaults.caches),
+        eviction=cache.eviction,
+        cache_codec=cache.codec or wire.codec,
+        tokens=wire.tokens or method.defaults.tokens,
+        learns=learns,
+        prediction=prediction if learns == "residuals" else None,
+        keep=wire.keep,
+        backbone_weights=scenario.backbone_weights,
+    )
+
+
+def _cache_bytes(stated: int | Literal["all"] | None, *, caches: bool) -> int | None:
+    if stated is None:
+        return None if caches else 0
+    return None if stated == "all" else stated
+
+
+def check_options(scenario: Scenario) -> None:
+    """Refuse options that contradict each other, and what is not built yet.
+
+    Raises:
+        InputError: with the option.
+    """
+    found = options_of(scenario)
+    if found.learns == "residuals":
+        _check_residuals(scenario, found)
+    _check_built(scenario, found)
+
+
+def _check_residuals(scenario: Scenario, found: Options) -> None:
+    if found.prediction is None:
+        raise InputError(
+            "residuals are what the labels leave of the device's own prediction",
+            where="side_network.prediction",
+            expected="where that comes from: head, or verbaliser",
+        )
+    if scenario.training is not None and scenario.training.head == "next_token":
+        raise InputError(
+            "residuals are known of a classification head only",
+            where="side_network.learns",
+            hint="take learns: labels, or training.head: classification",
+        )
+
+
+def _check_built(scenario: Scenario, found: Options) -> None:
+    """Refuse what has a place in a scenario and no timeline yet."""
+    missing = {
+        "method": scenario.method in NOT_BUILT,
+        "cache.capacity": found.caches,
+        "wire.tokens": found.tokens != "all",
+        "side_network.learns": found.learns != "labels",
+        "wire.keep": found.keep is not None,
+        "backbone_weights": found.backbone_weights is not None,
+    }
+    for where in (name for name, asked in missing.items() if asked):
+        raise InputError("this is not built yet", where=where, got=_stated(scenario, where))
+
+
+def _stated(scenario: Scenario, where: str) -> str:
+    value: object = scenario
+    for key in where.split("."):
+        value = getattr(value, key)
+    return str(value)
