@@ -223,7 +223,8 @@ def _time(text: str | None, where: str) -> float | None:
 @click.option("--quick", is_flag=True, help="Fewer shapes, fp32 only, under two minutes.")
 @click.option(
     "--precisions", metavar="NAMES",
-    help="Of fp32, bf16, fp16, int8, the profile's own first [default: fp32,bf16].",
+    help="Of fp32, bf16, fp16, int8, the profile's own first [default: fp32, and bf16 where the "
+    "processor has it].",
 )  # fmt: skip
 @click.option(
     "--models", metavar="NAMES",

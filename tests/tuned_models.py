@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from mobisim.scenario.methods import AttentionKernel
+
 _AUTO: Any = transformers  # its constructors carry no types
 CLASSES, RANK, BOTTLENECK, WORDS = 3, 8, 64, 101
 _SIZES = {"vocab_size": WORDS, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -49,6 +51,7 @@ for _config in CONFIGS.values():
     _config.update(_QUIET)
     if _config["model_type"] != "gpt2":
         _config["max_position_embeddings"] = 128
+KERNELS: dict[AttentionKernel, str] = {"fused": "sdpa", "eager": "eager"}
 # Where attention and MLP end, by the names of the modules: Houlsby adapters come after them.
 _ENDS = {
     "opt": ("out_proj", "fc2"),
@@ -89,10 +92,13 @@ class Classifier(nn.Module):
         return functional.cross_entropy(logits.float(), ids.new_zeros(len(ids)))
 
 
-def backbone(family: str) -> Any:
-    """The headless backbone, with eager attention and random weights."""
+def backbone(family: str, attention: AttentionKernel = "eager") -> Any:
+    """The headless backbone with random weights.
+
+    With eager attention by default: torch's counter of FLOPs does not see the fused kernel.
+    """
     config = transformers.AutoConfig.for_model(**CONFIGS[family])
-    config._attn_implementation = "eager"
+    config._attn_implementation = KERNELS[attention]
     options = {"add_pooling_layer": False} if family == "bert" else {}
     return _AUTO.AutoModel.from_config(config, **options)
 
@@ -137,9 +143,11 @@ TUNED: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
-def classifier(family: str, method: str, width: int) -> Classifier:
+def classifier(
+    family: str, method: str, width: int, attention: AttentionKernel = "eager"
+) -> Classifier:
     """A classifier on a backbone of that family, made trainable by that method."""
-    base = TUNED[method](backbone(family), family)
+    base = TUNED[method](backbone(family, attention), family)
     return Classifier(base, width, is_decoder=family != "bert").train()
 
 
@@ -213,7 +221,7 @@ def counted(family: str, method: str, width: int, num_samples: int, length: int)
 
 
 def language_model(family: str, method: str) -> Any:
-    """A causal language model, made trainable by that method."""
+    """A causal language model with eager attention, made trainable by that method."""
     config = transformers.AutoConfig.for_model(**CONFIGS[family])
     config._attn_implementation = "eager"
     return TUNED[method](_AUTO.AutoModelForCausalLM.from_config(config), family).train()
@@ -222,9 +230,12 @@ def language_model(family: str, method: str) -> Any:
 class Ladder(nn.Module):
     """LST beside a frozen backbone: rungs of the backbone's own blocks, eight times narrower."""
 
-    def __init__(self, family: str, reduction: int = 8) -> None:
+    def __init__(
+        self, family: str, reduction: int = 8, attention: AttentionKernel = "eager"
+    ) -> None:
         super().__init__()
-        self.base, self.side = backbone(family), _narrow(family, reduction)
+        self.base = backbone(family, attention)
+        self.side = _narrow(family, reduction, attention)
         self.base.requires_grad_(False)
         blocks, width = _blocks(self.base), CONFIGS[family].get("hidden_size", 64)
         self.taps: list[Tensor] = []
@@ -264,13 +275,13 @@ def _blocks(base: Any) -> nn.ModuleList:
     return found
 
 
-def _narrow(family: str, reduction: int) -> nn.ModuleList:
+def _narrow(family: str, reduction: int, attention: AttentionKernel) -> nn.ModuleList:
     """The blocks and the final norm of a backbone that is narrower throughout."""
     divided = ("hidden_size", "ffn_dim", "n_embd", "word_embed_proj_dim")
     stated = CONFIGS[family]
     sizes = {key: value // reduction if key in divided else value for key, value in stated.items()}
     config = transformers.AutoConfig.for_model(**sizes)
-    config._attn_implementation = "eager"
+    config._attn_implementation = KERNELS[attention]
     base = _AUTO.AutoModel.from_config(config)
     norm = base.decoder.final_layer_norm if hasattr(base, "decoder") else base.ln_f
     return nn.ModuleList([*_blocks(base), norm])

@@ -1,7 +1,8 @@
-"""The forward pass of transformers on a tape, as transformers computes it with eager attention.
+"""The forward pass of transformers on a tape, as transformers computes it.
 
-Eager attention keeps the attention probabilities: heads x length^2 values per sample. Dropout is
-taken as zero: it would keep its masks besides.
+Fused attention, transformers' default, keeps what goes in and what comes out, and computes the
+attention probabilities again; eager attention keeps them: heads x length^2 values per sample.
+Dropout is taken as zero: it would keep its masks besides.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mobisim.cost.architecture import Architecture
 from mobisim.cost.tape import Tape, Value
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
-from mobisim.scenario.methods import Adapters, Lora, MethodInfo
+from mobisim.scenario.methods import Adapters, AttentionKernel, Lora, MethodInfo
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Pass:
     sizes: Architecture
     shape: BatchShape
     tuning: Tuning
+    attention_kernel: AttentionKernel = "fused"
 
     def block(self, x: Value) -> Value:
         """A transformer block."""
@@ -93,28 +95,46 @@ class Pass:
 
     def attention(self, h: Value) -> Value:
         """Self-attention with all of its pairs; adapters after it where the method has them."""
-        tape, sizes = self.tape, self.sizes
+        sizes = self.sizes
         projections = self._projections(h)
-        shape, wide = self.shape, sizes.attention_width
+        shape = self.shape
         operator = "attention:causal" if sizes.is_decoder else "attention:full"
         length = shape.num_pairs / shape.num_tokens  # at which as many pairs attend
         self.tape.called(
             operator,
-            (shape.num_tokens, length, wide, sizes.head_dim),
+            (shape.num_tokens, length, sizes.attention_width, sizes.head_dim),
             *projections,
             back=f"{operator}:backward",
         )
+        fused = self.attention_kernel == "fused" and not sizes.score_cap  # which no kernel has
+        context = self._fused(projections) if fused else self._eager(projections)
+        out = self._linear("out", context, sizes.width, has_bias=sizes.dense_bias)
+        return self._adapter("attention.adapter", out)
+
+    def _fused(self, projections: list[Value]) -> Value:
+        """One kernel: it keeps its inputs, its output and a sum of exponentials per head."""
+        query, key, value = projections
+        flop = 2.0 * self.shape.num_pairs * self.sizes.attention_width
+        empty = Value(
+            "context", self.shape.num_tokens, self.sizes.attention_width, needs_grad=False
+        )
+        context = self.tape.fused_attention(empty, query, key, value, self.sizes.num_heads, flop)
+        # Queries that are turned in part come head by head, and so does what follows from them.
+        by_head = 0 < self.sizes.rotary_dim < self.sizes.head_dim
+        return self.tape.copy("context.by_token", context) if by_head else context
+
+    def _eager(self, projections: list[Value]) -> Value:
+        """Operator by operator."""
+        tape, sizes, shape = self.tape, self.sizes, self.shape
         query, key, value = (self._repeated(v) for v in projections)
-        flop = 2.0 * shape.num_pairs * wide
+        flop = 2.0 * shape.num_pairs * sizes.attention_width
         empty = Value("scores", shape.num_pairs, sizes.num_heads, needs_grad=False)
         scores = tape.matmul(empty, query, key, flop)
         if sizes.score_cap:
             scores = tape.keeping_output("scores.tanh", scores)
         seen = tape.softmax("probabilities", scores, wide=sizes.wide_softmax)
-        empty = Value("context", shape.num_tokens, wide, needs_grad=False)
-        context = tape.matmul(empty, seen, value, flop)
-        out = self._linear("out", context, sizes.width, has_bias=sizes.dense_bias)
-        return self._adapter("attention.adapter", out)
+        empty = Value("context", shape.num_tokens, sizes.attention_width, needs_grad=False)
+        return tape.matmul(empty, seen, value, flop)
 
     def _projections(self, h: Value) -> list[Value]:
         sizes = self.sizes

@@ -66,7 +66,8 @@ def device_memory(
     floats = ACTIVATION_BYTES[precision]
     stream = shape.num_tokens * backbone.width
     attention = 4 * shape.num_tokens * backbone.num_heads * backbone.head_dim
-    scores = shape.num_pairs * backbone.num_heads
+    eager = system.scenario.attention == "eager" or backbone.score_cap
+    scores = shape.num_pairs * backbone.num_heads if eager else 0
     mlp = shape.num_tokens * backbone.ff_width * (2 if backbone.gated_mlp else 1)
     return DeviceMemory(
         weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),

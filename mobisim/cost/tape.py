@@ -219,6 +219,26 @@ class Tape:
         self._product(flop, a.needs_grad + b.needs_grad)
         return self.multiply(out.name, a, b, out)
 
+    def fused_attention(
+        self, out: Value, query: Value, key: Value, value: Value, heads: int, flop: float
+    ) -> Value:
+        """Both products and the softmax between them in one kernel.
+
+        Where any input needs a gradient it keeps all three, its output, and the logarithm of each
+        query's sum of exponentials in fp32. The scores, which it computes again going back, are
+        counted once, as torch's counter of eager attention counts them.
+        """
+        inputs = query, key, value
+        needs_grad = any(each.needs_grad for each in inputs)
+        found = replace(out, needs_grad=needs_grad)
+        if needs_grad:
+            sums = Value(f"{out.name}.sums", out.rows, heads, needs_grad=True, wide=True)
+            self._keep(*inputs, found, sums)
+        seen = query.needs_grad or key.needs_grad
+        self._product(flop, query.needs_grad + key.needs_grad)
+        self._product(flop, seen + value.needs_grad)
+        return found
+
     def multiply(self, name: str, a: Value, b: Value, like: Value | None = None) -> Value:
         """An elementwise product, as large as `like` (else as a): keeps each for the other."""
         if b.needs_grad:

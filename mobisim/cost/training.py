@@ -9,7 +9,7 @@ from mobisim.cost.architecture import Architecture
 from mobisim.cost.block import Pass, Tuning
 from mobisim.cost.tape import FP32_BYTES, Tally, Tape, Value
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.methods import Ladder, MethodInfo
+from mobisim.scenario.methods import AttentionKernel, Ladder, MethodInfo
 
 ROTARY = "rotary"  # one table for all blocks
 
@@ -36,6 +36,7 @@ class Training:
         float_bytes: bytes of an activation.
         checkpointing: whether blocks keep their input only and are computed again in the backward;
             the rungs of a ladder are not.
+        attention: how attention is computed.
     """
 
     method: MethodInfo
@@ -43,6 +44,7 @@ class Training:
     head: Head = Head()
     float_bytes: int = FP32_BYTES
     checkpointing: bool = False
+    attention: AttentionKernel = "fused"
 
     def tally(self, shape: BatchShape) -> Tally:
         """All that one step keeps, trains and computes."""
@@ -58,7 +60,7 @@ class Training:
         return rows * width * (self.float_bytes + FP32_BYTES)
 
     def _pass(self, shape: BatchShape, sizes: Architecture, tuning: Tuning) -> Pass:
-        return Pass(Tape(self.float_bytes), sizes, shape, tuning)
+        return Pass(Tape(self.float_bytes), sizes, shape, tuning, self.attention)
 
     def _backbone(self, shape: BatchShape) -> Tally:
         tuning = Tuning.of(self.method)

@@ -53,6 +53,7 @@ def training(
         Head(system.num_classes, next_token),
         ACTIVATION_BYTES[group.profile.precision.value],
         checkpointing,
+        system.scenario.attention,
     )
 
 

@@ -109,6 +109,20 @@ def quantised(block: Block) -> Block:
     return found
 
 
+def usual_precisions(device: torch.device) -> tuple[str, ...]:
+    """What is timed unless told otherwise: fp32, and bf16 where kernels compute in it.
+
+    Elsewhere a processor converts value by value, ten and more times slower than fp32.
+    """
+    native = device.type != "cpu" or processor_kernels() in ("AVX512", "AMX")
+    return ("fp32", "bf16") if native else ("fp32",)
+
+
+def processor_kernels() -> str:
+    """For which instructions torch's kernels run on this processor, such as AVX2."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def quantises(device: torch.device) -> bool:
     """Whether this machine's torch runs products of 8-bit integers."""
     engines = set(torch.backends.quantized.supported_engines) - {"none"}

@@ -15,6 +15,7 @@ from typing import TextIO
 import torch
 
 from mobisim.errors import InputError
+from mobisim.profiling.blocks import processor_kernels
 from mobisim.profiling.cases import Case, Grid, Laps, Role
 from mobisim.profiling.measure import Taken
 from mobisim.profiling.statistics import quantile
@@ -200,10 +201,13 @@ def _software() -> dict[str, str]:
 
 
 def machine_name(device: torch.device) -> str:
-    """The accelerator's or the processor's name and cores, without the machine's own name."""
+    """The accelerator's name; or the processor's, its cores and the instructions that torch uses.
+
+    The machine's own name is left out.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {os.cpu_count()} cores"
+    return f"{_processor()}, {os.cpu_count()} cores, {processor_kernels()}"
 
 
 def _processor() -> str:

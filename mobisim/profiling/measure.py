@@ -75,8 +75,10 @@ class Session:
         return in_time or self._lacks([one])
 
     def _lacks(self, running: Sequence[_Running]) -> bool:
-        """Whether a case has no sample yet: the first round is finished, budget or not."""
-        return any(one.case.name not in self.taken for one in running)
+        """Whether a case has fewer samples than it must have: they are taken, budget or not."""
+        return any(
+            len(self.taken.get(one.case.name, ())) < max(1, one.case.least) for one in running
+        )
 
     def _left_s(self) -> float:
         spent = time.monotonic() - self._begun

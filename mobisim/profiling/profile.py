@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 from mobisim.cost.architecture import Architecture, architecture
 from mobisim.errors import InputError, unknown_name
 from mobisim.profiling.accuracy import fit_error
-from mobisim.profiling.blocks import DTYPES, quantises
+from mobisim.profiling.blocks import DTYPES, quantises, usual_precisions
 from mobisim.profiling.bundle import (
     About,
     Found,
@@ -57,7 +57,7 @@ class Plan:
     role: Role = "device"
     threads: int = 1
     budget_s: float = BUDGET_S
-    precisions: tuple[str, ...] = ("fp32", "bf16")
+    precisions: tuple[str, ...] = field(default_factory=lambda: usual_precisions(best_device()))
     grid: Grid = FULL
     seed: int = 0
     clock: Clock = "wall"

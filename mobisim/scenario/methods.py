@@ -11,6 +11,8 @@ from typing import Literal
 # What of the backbone's own parameters trains; "norms" means weights and biases of the norms.
 OwnWeights = Literal["all", "biases", "norms"]
 Site = Literal["device", "server", "split"]
+# Transformers' scaled_dot_product_attention, or products and softmax one by one.
+AttentionKernel = Literal["fused", "eager"]
 # What can cross the link. Up, per mini-batch or sample; down, as a reply to a mini-batch or, the
 # side network, once at the end.
 Crossing = Literal[

@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 from mobisim.errors import nearest
 from mobisim.scenario import catalog
 from mobisim.scenario.method_options import Cache, Codec, Count, Keep, Tuning
-from mobisim.scenario.methods import Learns, Prediction, Tokens
+from mobisim.scenario.methods import AttentionKernel, Learns, Prediction, Tokens
 from mobisim.scenario.profiles import (
     DeviceProfile,
     FixedDevice,
@@ -128,9 +128,7 @@ class Training(Strict):
     """Real learning on the simulated timeline.
 
     `padding` says which tokens are sent: every sample padded to `sequence_length` (fixed), to the
-    longest of its mini-batch (longest), or real tokens only (none). `validation` is a share of the
-    training samples, cut from them by the seed: evaluations during training go to it, and the
-    held-out split is read at the end alone.
+    longest of its mini-batch (longest), or real tokens only (none).
     """
 
     task: str = "builtin"
@@ -143,7 +141,6 @@ class Training(Strict):
     stop_at_target: bool = False
     padding: Literal["fixed", "longest", "none"] = "fixed"
     num_samples: Count | None = None
-    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None
     head: Literal["classification", "next_token"] = "classification"
     pooling: Literal["mean", "first", "last"] | None = None
@@ -267,7 +264,8 @@ class Scenario(Strict):
     """Devices, their links and a server, one model and method, and what is to be learned.
 
     What a method has no use for may be stated, so that methods can be compared by changing
-    `method` alone. `backbone_weights` quantises the device's frozen backbone.
+    `method` alone. `backbone_weights` quantises the device's frozen backbone. `attention` says how
+    a device computes it, which decides what it keeps in memory.
     """
 
     name: Name
@@ -279,6 +277,7 @@ class Scenario(Strict):
     tuning: Tuning = Tuning()
     cache: Cache = Cache()
     backbone_weights: Literal["int8", "nf4"] | None = None
+    attention: AttentionKernel = "fused"
     training: Training | None = None
     num_batches: Count | None = None
     batch_size: Count | None = None

@@ -12,7 +12,7 @@ from mobisim.cost.side_network import SideCost
 from mobisim.cost.tape import Tally
 from mobisim.cost.training import Head, Training
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.methods import METHODS
+from mobisim.scenario.methods import METHODS, AttentionKernel
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
 
 SHAPES = [(4, 24), (1, 100)]  # samples, tokens of each
@@ -30,9 +30,15 @@ def _sizes(family: str) -> Architecture:
 
 
 def _predicted(
-    family: str, method: str, num_samples: int, length: int, float_bytes: int = 4
+    family: str,
+    method: str,
+    num_samples: int,
+    length: int,
+    float_bytes: int = 4,
+    attention: AttentionKernel = "eager",
 ) -> Tally:
-    run = Training(METHODS[method], _sizes(family), Head(CLASSES), float_bytes)
+    head = Head(CLASSES)
+    run = Training(METHODS[method], _sizes(family), head, float_bytes, attention=attention)
     return run.tally(BatchShape.uniform(num_samples, length))
 
 
@@ -48,6 +54,26 @@ def test_stored_bytes_are_what_autograd_keeps(
     real = _counted(family, method, num_samples, length)
     predicted = _predicted(family, method, num_samples, length)
     assert predicted.kept_bytes == pytest.approx(real.kept_bytes, rel=0.001)
+
+
+@pytest.mark.parametrize(("family", "method", "num_samples", "length"), CASES)
+def test_stored_bytes_with_fused_attention(
+    family: str, method: str, num_samples: int, length: int
+) -> None:
+    """Its inputs, its output and a number per query and head; scores are computed again."""
+    if _sizes(family).score_cap:
+        pytest.skip("no fused kernel caps scores, so transformers refuses it")
+    model = classifier(family, method, _sizes(family).embedding_width, "fused")
+    real, _ = kept_bytes(model, lambda: model(torch.full((num_samples, length), 5)))
+    predicted = _predicted(family, method, num_samples, length, attention="fused")
+    assert predicted.kept_bytes == pytest.approx(real, rel=0.001)
+
+
+def test_where_scores_are_capped_attention_is_eager() -> None:
+    """As transformers has it: Gemma 2 keeps the same either way."""
+    kernels: tuple[AttentionKernel, ...] = ("fused", "eager")
+    fused, eager = (_predicted("gemma2", "full", 4, 24, attention=kernel) for kernel in kernels)
+    assert fused.kept == eager.kept
 
 
 @pytest.mark.parametrize(("family", "method", "num_samples", "length"), CASES)
@@ -94,12 +120,22 @@ def test_stored_bytes_with_the_next_token_as_target(family: str, method: str) ->
     model = tuned_models.language_model(family, method)
     ids = torch.full((4, 24), 5)
     real = tuned_models.count(model, lambda: model(input_ids=ids, labels=ids, use_cache=False).loss)
-    run = Training(METHODS[method], _sizes(family), Head(next_token=True))
+    head = Head(next_token=True)
+    run = Training(METHODS[method], _sizes(family), head, attention="eager")
     predicted = run.tally(BatchShape.uniform(4, 24))
     assert predicted.kept_bytes == pytest.approx(real.kept_bytes, rel=0.001)
     assert predicted.trainable == real.trainable
     flop = predicted.forward_flop + predicted.backward_flop
     assert flop == pytest.approx(real.forward_flop + real.backward_flop, rel=0.001)
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2"])
+def test_the_ladder_keeps_less_with_fused_attention(family: str) -> None:
+    """Its heads are as many as the backbone's, so that its scores are as large."""
+    model = tuned_models.Ladder(family, attention="fused")
+    real, _ = kept_bytes(model, lambda: model(torch.full(SHAPES[0], 5)))
+    predicted = _predicted(family, "lst", *SHAPES[0], attention="fused")
+    assert predicted.kept_bytes == pytest.approx(real, rel=0.001)
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt2"])
@@ -120,8 +156,9 @@ def test_the_ladder_costs_what_a_real_one_does(family: str, num_samples: int, le
 def test_checkpointing_keeps_block_inputs_and_computes_blocks_twice(family: str) -> None:
     """Kept in the forward: all but what a block keeps; in the backward one block at a time."""
     sizes, shape = _sizes(family), BatchShape.uniform(*SHAPES[0])
-    plain = Training(METHODS["full"], sizes, Head(CLASSES)).tally(shape)
-    run = Training(METHODS["full"], sizes, Head(CLASSES), checkpointing=True)
+    head = Head(CLASSES)
+    plain = Training(METHODS["full"], sizes, head, attention="eager").tally(shape)
+    run = Training(METHODS["full"], sizes, head, checkpointing=True, attention="eager")
     spared = run.tally(shape)
     model = classifier(family, "full", sizes.embedding_width)
     tuned_models.checkpoint_blocks(model.base)

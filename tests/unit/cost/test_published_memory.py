@@ -13,7 +13,7 @@ from mobisim.cost.work import BatchShape
 from mobisim.fit_methods import Fit, fit_of
 from mobisim.scenario.catalog import scenario
 from mobisim.scenario.load import resolve
-from mobisim.scenario.methods import METHODS
+from mobisim.scenario.methods import METHODS, AttentionKernel
 from mobisim.scenario.profiles import Precision
 
 GB = 1e9
@@ -21,9 +21,12 @@ REPORTED_OPT_1_3B = 4.49 * GB  # OPT-1.3B on a Xavier NX, grade S; shape and pre
 LENGTHS = [32, 64, 128, 256, 512]
 
 
-def _fit(model: str, granularity: str = "layer", run_ahead: int = 1) -> Fit:
+def _fit(
+    model: str, granularity: str = "layer", run_ahead: int = 1, attention: AttentionKernel = "fused"
+) -> Fit:
     """The shipped scenario of a Xavier NX (fp16), with another model."""
-    changes = [f"model={model}", f"granularity={granularity}", f"devices[0].run_ahead={run_ahead}"]
+    changes = [f"model={model}", f"granularity={granularity}", f"attention={attention}"]
+    changes.append(f"devices[0].run_ahead={run_ahead}")
     return fit_of(resolve(scenario("layer_streaming"), changes))
 
 
@@ -62,42 +65,57 @@ def test_opt_1_3b_runs_forward_on_a_xavier_nx(granularity: str) -> None:
     peak = fit.memory(METHODS["mobillm"], BatchShape.uniform(16, 64)).peak
     assert peak < fit.capacity
     unexplained = REPORTED_OPT_1_3B - peak
-    assert unexplained / GB == pytest.approx({"batch": 0.51, "layer": 0.63}[granularity], abs=0.01)
+    assert unexplained / GB == pytest.approx({"batch": 0.52, "layer": 0.64}[granularity], abs=0.01)
+
+
+CASES = [("eager", 1), ("eager", 2), ("eager", 4), ("fused", 1), ("fused", 2), ("fused", 3)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("run_ahead", [1, 2, 4])
+@pytest.mark.parametrize(("attention", "run_ahead"), CASES)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_side_tuning_grows_an_eighth_as_fast_as_lora(
-    precision: Precision, run_ahead: int, length: int
+    precision: Precision, attention: AttentionKernel, run_ahead: int, length: int
 ) -> None:
     """Queue included, with layer granularity."""
-    fit = _fit("opt-1.3b", "layer", run_ahead)
+    fit = _fit("opt-1.3b", "layer", run_ahead, attention)
     side, lora = (_growth(fit, name, length, precision) for name in ("mobillm", "lora"))
     assert side <= lora / 8
 
 
-def test_with_batch_granularity_it_grows_faster_than_an_eighth() -> None:
-    """All taps are held until they are encoded: at 64 tokens a fifth of LoRA's growth."""
-    fit = _fit("opt-1.3b", "batch", run_ahead=4)
+@pytest.mark.parametrize(
+    ("granularity", "attention", "share"),
+    [("layer", "fused", 0.127), ("batch", "fused", 0.235), ("batch", "eager", 0.2035)],
+)
+def test_a_queue_of_four_can_make_it_more_than_an_eighth(
+    granularity: str, attention: AttentionKernel, share: float
+) -> None:
+    """At 64 tokens: LoRA keeps less with fused attention; in batches all taps are held at once."""
+    fit = _fit("opt-1.3b", granularity, 4, attention)
     side, lora = (_growth(fit, name, 64, "fp16") for name in ("mobillm", "lora"))
-    assert side / lora == pytest.approx(0.2035, abs=0.001)
+    assert side / lora == pytest.approx(share, abs=0.001)
 
 
-@pytest.mark.parametrize("shape", [(1, 64), (16, 64), (16, 128), (4, 256)])
+@pytest.mark.parametrize("shape", [(1, 64), (16, 64), (16, 128), (4, 256), (16, 256), (16, 384)])
 def test_side_tuning_without_queue_is_flat(shape: tuple[int, int]) -> None:
-    """Within 5 % of one token's memory up to 2,048 tokens; 16 x 256 tokens need 5.1 % more."""
+    """Within 5 % of one token's memory up to 6,144 tokens."""
     assert _flatness(*shape) < 0.05
 
 
-def test_longer_mini_batches_are_not_flat() -> None:
-    """What lives within one block, attention scores above all, then shows."""
-    assert _flatness(16, 256) == pytest.approx(0.051, abs=0.001)
+@pytest.mark.parametrize(
+    ("attention", "num_samples", "length", "growth"),
+    [("fused", 16, 512, 0.066), ("eager", 16, 128, 0.021), ("eager", 16, 256, 0.051)],
+)
+def test_longer_mini_batches_are_not_flat(
+    attention: AttentionKernel, num_samples: int, length: int, growth: float
+) -> None:
+    """What lives within one block then shows; scores do from 4,096 tokens on, where kept."""
+    assert _flatness(num_samples, length, attention) == pytest.approx(growth, abs=0.001)
 
 
-def _flatness(num_samples: int, length: int) -> float:
+def _flatness(num_samples: int, length: int, attention: AttentionKernel = "fused") -> float:
     """Growth of the device's memory from one token, the queue left out, as a share."""
-    fit = _fit("opt-1.3b", "layer")
+    fit = _fit("opt-1.3b", "layer", attention=attention)
     peaks = []
     for shape in (BatchShape.uniform(1, 1), BatchShape.uniform(num_samples, length)):
         found = fit.memory(METHODS["mobillm"], shape)
