@@ -30,15 +30,16 @@ KINDS = (
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody
     "pause",  # a device rests because its battery is low
-    "backward",  # the device goes back through what it trains
+    "backward",  # the device goes back through what it trains, once it has a reply it waits for
+    "reply",  # the downlink carries what the device waits for after a mini-batch
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
-    BACKWARD,
+    BACKWARD, REPLY,
 ) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
-WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD)
+WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY)
 
 
 Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]  # a Span's fields, bare

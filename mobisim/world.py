@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,11 +43,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch's times on one group's device and link and on the server."""
+    """A mini-batch's times on one group's device and link and on the server.
+
+    It has no parts where the server has kept all of it.
+
+    Attributes:
+        backward_s: of the device, where it trains by itself or gets a reply.
+        cached_s: of unpacking what the server has kept, before the parts.
+        reply_bytes: what comes down after the step, packets included; 0 where nothing does.
+        reply_s: how long that takes at a constant rate.
+    """
 
     parts: tuple[Part, ...]
     step_s: float
-    backward_s: float = 0.0  # on the device, where it trains by itself
+    backward_s: float = 0.0
+    cached_s: float = 0.0
+    reply_bytes: int = 0
+    reply_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Group:
     @property
     def largest_message(self) -> int:
         """Bytes of the largest message."""
-        return max(part.num_bytes for batch in self.batches for part in batch.parts)
+        return max((p.num_bytes for batch in self.batches for p in batch.parts), default=0)
 
     @property
     def largest_payload(self) -> int:
@@ -137,6 +149,21 @@ class World:
     def actors(self) -> Actors:
         """The actors."""
         return Actors(sum(group.count for group in self.groups), self.num_workers)
+
+    @property
+    def all_batches(self) -> Iterator[Batch]:
+        """The distinct mini-batches of all groups."""
+        return (batch for group in self.groups for batch in group.batches)
+
+    @cached_property
+    def caches(self) -> bool:
+        """Whether the server has kept all of some mini-batch."""
+        return not all(batch.parts for batch in self.all_batches)
+
+    @cached_property
+    def replies(self) -> bool:
+        """Whether devices wait for replies."""
+        return any(batch.reply_bytes for batch in self.all_batches)
 
     @property
     def total_batches(self) -> int:

@@ -85,6 +85,8 @@ class Device:
     batch: int = 0
     part: int = 0
     taken_up: int = 0
+    joined: int = 0
+    awaits_reply: bool = False
     doing: Work | None = None
     carrying: Work | None = None
     queued: deque[Message] = field(default_factory=deque)
@@ -157,6 +159,8 @@ class Engine:
         """Handle what ends, in order, up to the horizon."""
         horizon = math.inf if self.world.horizon_s is None else self.world.horizon_s
         for device in self.devices:
+            if not device.numbers(0).parts:
+                self.joins(Job(device.index, 0, device.numbers(0), self.now))
             self.device_is_free(device)
         while self.agenda and self.agenda[0][0] <= horizon:
             self.now, _, _, handle = heapq.heappop(self.agenda)
@@ -198,7 +202,9 @@ class Engine:
     # -- device
 
     def device_is_free(self, device: Device) -> None:
-        """Begin the next part's forward, or wait for the credit to."""
+        """Begin the next part's forward, or wait for the credit to; skip what the server has."""
+        while device.batch < device.group.num_batches and not device.numbers(device.batch).parts:
+            device.batch += 1
         if device.batch == device.group.num_batches:
             return
         needed = device.batch - device.group.run_ahead
@@ -252,8 +258,12 @@ class Engine:
             device.batch_compute = []
             self.draw_factors(device)
         part = device.numbers(device.batch).parts[device.part]
-        device.doing = Work("forward", device.index, self.now, device.index, device.batch, part.tap)
         seconds = part.forward_s * device.forward_factor
+        if seconds == 0:
+            device.doing = None
+            self.at_device(self.now, device, lambda: self.is_forwarded(device, part))
+            return
+        device.doing = Work("forward", device.index, self.now, device.index, device.batch, part.tap)
         self.compute(device, seconds, lambda: self.forward_ends(device, part))
 
     def draw_factors(self, device: Device) -> None:
@@ -319,6 +329,10 @@ class Engine:
     def forward_ends(self, device: Device, part: Part) -> None:
         """Encode, where that takes time; or train, on a device that does."""
         self.has_computed(device)
+        self.is_forwarded(device, part)
+
+    def is_forwarded(self, device: Device, part: Part) -> None:
+        """What follows a forward, be it one of no time."""
         if self.world.on_device:
             self.trains(device, "backward", lambda: self.trains(device, "step", None))
             return
@@ -366,20 +380,54 @@ class Engine:
         """Hand the message over and go on."""
         device.doing = None
         message = Message(device.index, device.batch, part, self.now)
+        numbers = device.numbers(device.batch)
         device.part += 1
-        if device.part == len(device.numbers(device.batch).parts):
-            device.batch, device.part = device.batch + 1, 0
+        is_last = device.part == len(numbers.parts)
+        if is_last:
+            device.part = 0
         if device.carrying is None:
             self.transfer_begins(device, message)
         else:
             device.queued.append(message)
+        if is_last and numbers.reply_bytes > 0:
+            device.doing = Work("wait", device.index, self.now, device.index, device.batch)
+            device.awaits_reply = True
+            return
+        device.batch += is_last
+        self.device_is_free(device)
+
+    def reply_begins(self, device: Device, batch: int) -> None:
+        """What the device waits for sets out."""
+        actor, group, numbers = (
+            self.world.actors.downlink(device.index), device.group, device.numbers(batch),
+        )  # fmt: skip
+        size = numbers.reply_bytes
+        device.receiving = Work("reply", actor, self.now, device.index, batch, num_bytes=size)
+        own = (actor, group.downlink, group.downlink_bits_per_s, numbers.reply_s)
+        self.carry(device, self.downlinks, own, size, lambda: self.download_ends(device))
+
+    def reply_is_there(self, device: Device) -> None:
+        """The device ends its wait and goes back."""
+        assert device.doing is not None
+        self.write(device.doing)
+        device.awaits_reply = False
+        device.doing = Work("backward", device.index, self.now, device.index, device.batch)
+        seconds = device.numbers(device.batch).backward_s * device.forward_factor
+        self.compute(device, seconds, lambda: self.went_back(device))
+
+    def went_back(self, device: Device) -> None:
+        """On with the next mini-batch."""
+        self.has_computed(device)
+        device.doing, device.batch = None, device.batch + 1
         self.device_is_free(device)
 
     def credit(self, device: Device) -> None:
         """The server takes up one of the device's mini-batches."""
         device.taken_up += 1
         waiting = device.doing
-        if waiting is not None and waiting.kind == "wait":
+        if waiting is None or waiting.kind != "wait" or device.awaits_reply:
+            return
+        if device.batch - device.group.run_ahead < device.taken_up:
             self.write(waiting)
             self.device_is_free(device)
 
@@ -478,10 +526,10 @@ class Engine:
         if key not in self.jobs:
             job = Job(*key, device.numbers(message.batch), self.now, arrived=1)
             self.jobs[key] = job
-            self.queue.append(job)
-            idle = next((worker for worker in self.workers if worker.job is None), None)
-            if idle is not None:
-                self.take_up(idle)
+            while device.joined < message.batch:
+                kept = device.joined
+                self.joins(Job(device.index, kept, device.numbers(kept), self.now))
+            self.joins(job)
             return
         job = self.jobs[key]
         job.arrived += 1
@@ -490,17 +538,44 @@ class Engine:
             self.write(worker.doing)
             self.part_is_there(worker, job)
 
+    def joins(self, job: Job) -> None:
+        """A mini-batch joins the queue; an idle worker takes it up."""
+        self.devices[job.device].joined += 1
+        self.queue.append(job)
+        idle = next((worker for worker in self.workers if worker.job is None), None)
+        if idle is not None:
+            self.take_up(idle)
+
     def take_up(self, worker: Worker) -> None:
-        """An idle worker takes the head of the queue."""
+        """An idle worker takes the head of the queue; one that was kept whole may join then."""
         job = self.queue.popleft()
         worker.job, job.worker = job, worker
         job.version_read = self.steps_done
         job.factor = self.factor(self.world.step_distribution, f"worker-{worker.index}/step")
-        first_tap = job.numbers.parts[0].tap
         self.write(
-            Work("queue", self.world.actors.server, job.joined, job.device, job.batch, first_tap)
-        )
-        self.credit(self.devices[job.device])
+            Work(
+                "queue", self.world.actors.server, job.joined, job.device, job.batch,
+                _first_tap(job),
+            )
+        )  # fmt: skip
+        device = self.devices[job.device]
+        self.credit(device)
+        if job.numbers.cached_s > 0:
+            worker.doing = Work("decode", self.world.actors.worker(worker.index), self.now,
+                                job.device, job.batch)  # fmt: skip
+            length = job.numbers.cached_s * job.factor
+            self.on_machine("server", length, worker.index, lambda: self.unpacked(worker, job))
+        else:
+            self.next_part(worker, job)
+        after = job.batch + 1
+        is_next = after == device.joined and after < device.group.num_batches
+        if is_next and not device.numbers(after).parts:
+            self.joins(Job(device.index, after, device.numbers(after), self.now))
+
+    def unpacked(self, worker: Worker, job: Job) -> None:
+        """What was kept is there; on with what arrives."""
+        assert worker.doing is not None
+        self.write(worker.doing)
         self.next_part(worker, job)
 
     def next_part(self, worker: Worker, job: Job) -> None:
@@ -552,6 +627,10 @@ class Engine:
         assert worker.doing is not None
         self.steps_done += 1
         self.write(worker.doing, version_written=self.steps_done)
+        job = worker.job
+        assert job is not None
+        if job.numbers.reply_bytes > 0:
+            self.reply_begins(self.devices[job.device], job.batch)
         worker.job = worker.doing = None
         if self.queue:
             self.take_up(worker)
@@ -590,20 +669,25 @@ class Engine:
         """It travels, where that takes time."""
         assert device.receiving is not None
         self.write(device.receiving)
-        group, actor = device.group, device.receiving.actor
+        group, actor, batch = device.group, device.receiving.actor, device.receiving.batch
         device.receiving = None
-        if group.latency_s > 0:
-            device.receiving = Work("latency", actor, self.now, device.index)
+        if group.latency_s == 0:
+            if batch != NONE:
+                self.reply_is_there(device)
+        else:
+            device.receiving = Work("latency", actor, self.now, device.index, batch)
             factor = self.factor(group.latency_distribution, f"uplink-{device.index}/latency")
             self.at_device(
                 self.now + group.latency_s * factor, device, lambda: self.delivered(device)
             )
 
     def delivered(self, device: Device) -> None:
-        """The device has the side network."""
+        """The device has the side network, or what it waits for."""
         assert device.receiving is not None
         self.write(device.receiving)
-        device.receiving = None
+        batch, device.receiving = device.receiving.batch, None
+        if batch != NONE:
+            self.reply_is_there(device)
 
     # -- horizon
 
@@ -620,7 +704,7 @@ class Engine:
             under_way.extend(device.in_flight)
         server = self.world.actors.server
         under_way.extend(
-            Work("queue", server, job.joined, job.device, job.batch, job.numbers.parts[0].tap)
+            Work("queue", server, job.joined, job.device, job.batch, _first_tap(job))
             for job in self.queue
         )
         under_way.extend(worker.doing for worker in self.workers)
@@ -628,6 +712,10 @@ class Engine:
         for work in under_way:
             if work is not None and work.start < horizon:
                 self.rows.append(_row(work, horizon, NONE, NONE, cut=True))
+
+
+def _first_tap(job: Job) -> int:
+    return job.numbers.parts[0].tap if job.numbers.parts else NONE
 
 
 def _row(work: Work, end: float, num_bytes: int, version_written: int, *, cut: bool) -> Row:

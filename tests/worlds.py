@@ -370,6 +370,54 @@ def on_device(choose: Random, world: World) -> World:
     return replace(world, groups=(group,), num_workers=1, deliver=False, on_device=True, cells=())
 
 
+def two_way(choose: Random, world: World) -> World:
+    """The same world with devices that wait for a reply after each mini-batch."""
+    times = _Times(choose)
+
+    def answered(group: Group, batch: Batch) -> Batch:
+        size = choose.choice([250, 500, 1000])
+        return replace(
+            batch,
+            backward_s=times.one(),
+            reply_bytes=size,
+            reply_s=size * 8 / group.downlink_bits_per_s,
+        )
+
+    groups = tuple(
+        replace(group, batches=tuple(answered(group, batch) for batch in group.batches))
+        for group in world.groups
+    )
+    return replace(world, groups=groups, deliver=False)
+
+
+def with_cache(choose: Random, world: World) -> World:
+    """The same world with a server that has kept some mini-batches, in part or whole."""
+    times = _Times(choose)
+
+    def kept(batch: Batch) -> Batch:
+        parts = choose.choice([(), batch.parts])
+        return replace(batch, parts=parts, cached_s=times.or_zero())
+
+    return replace(
+        world,
+        groups=tuple(
+            replace(group, batches=tuple(map(kept, group.batches))) for group in world.groups
+        ),
+    )
+
+
+def of_data(choose: Random, world: World) -> World:
+    """The same world with devices that send what they need not compute, or encode only."""
+    groups = []
+    for group in world.groups:
+        batches = tuple(
+            replace(b, parts=tuple(replace(p, forward_s=0.0) for p in b.parts))
+            for b in group.batches
+        )
+        groups.append(replace(group, batches=batches) if choose.random() < 0.8 else group)
+    return replace(world, groups=tuple(groups))
+
+
 def in_conditions(choose: Random, world: World) -> World:
     """The same world with devices that warm up and run low, or on one machine with the worker.
 

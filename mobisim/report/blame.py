@@ -20,8 +20,10 @@ from mobisim.span import (
     ENCODE,
     FORWARD,
     LATENCY,
+    NONE,
     PAUSE,
     QUEUE,
+    REPLY,
     SIDE_FORWARD,
     STEP,
     TRANSFER,
@@ -71,14 +73,22 @@ class BlameFold:
         self.device = [_NOTHING] * count  # of what each device did last
         self.link = [_NOTHING] * count  # of what each uplink carried last
         self.credit = [_NOTHING] * count  # of the step that last gave each device credit
+        self.sets_out = [_NOTHING] * count  # of when each device's last mere data was there
+        self.resumed: dict[tuple[int, int], Blame] = {}  # of mini-batches begun after a wait
+        self.mere_data = any(p.forward_s == 0 for b in world.all_batches for p in b.parts)
+        self.reply: dict[tuple[int, int], Blame] = {}  # of what is on its way to a device
+        self.answers = world.replies
         self.message: dict[tuple[int, int, int], Blame] = {}  # made, then carried, then arrived
         self.job: dict[tuple[int, int], Blame] = {}  # of a mini-batch's start at the server
+        self.caches = world.caches
+        self.taken_up: dict[tuple[int, int], Blame] = {}  # of take-ups that another may follow
         self.worker: dict[int, tuple[int, int, Blame]] = {}
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = _NOTHING
         self.final = _NOTHING
         self.follow: dict[int, Callable[[Row], None]] = {
-            **dict.fromkeys((FORWARD, ENCODE, BACKWARD), self._device_work),
+            **dict.fromkeys((FORWARD, ENCODE), self._device_work),
+            BACKWARD: self._backward,
             **dict.fromkeys((DECODE, SIDE_FORWARD), self._worker_work),
             TRANSFER: self._transfer,
             QUEUE: self._queue,
@@ -86,6 +96,7 @@ class BlameFold:
             WAIT: self._wait,
             PAUSE: self._pause,
             DOWNLOAD: self._download,
+            REPLY: self._reply,
             STEP: self._step,
         }
 
@@ -103,9 +114,19 @@ class BlameFold:
         self.device[device] = blame
         self.message[device, batch, tap] = blame
 
+    def _backward(self, row: Row) -> None:
+        self._device_work(row)
+        if self.answers:  # else a step follows on the device
+            self._is_done(row)
+
+    def _is_done(self, row: Row) -> None:
+        self.final = self.device[row[4]]
+        del self.message[row[4], row[5], row[6]]
+
     def _transfer(self, row: Row) -> None:
         _, _, start, end, device, batch, tap, *_ = row
-        on_device, uplink, latency, server, downlink = self.message[device, batch, tap]
+        before = self.message.get((device, batch, tap)) or self._data(device, batch)
+        on_device, uplink, latency, server, downlink = before
         blame = Blame(on_device, uplink + (end - start), latency, server, downlink)
         self.link[device] = blame
         if self.flies[device]:
@@ -113,24 +134,46 @@ class BlameFold:
         else:
             self._arrives(device, batch, tap, blame)
 
+    def _data(self, device: int, batch: int) -> Blame:
+        """Of a message that took the device no time: when it could first be sent."""
+        before = self.resumed.pop((device, batch), None)
+        if before is not None:
+            self.sets_out[device] = before
+        return self.sets_out[device]
+
     def _arrives(self, device: int, batch: int, tap: int, blame: Blame) -> None:
         self.message[device, batch, tap] = blame
         if (device, batch) not in self.job:  # else a later part of a mini-batch known already
-            self.job[device, batch] = blame
-            self.credit[device] = blame
+            self._joined(device, batch, blame)
+
+    def _joined(self, device: int, batch: int, blame: Blame) -> None:
+        self.job[device, batch] = self.credit[device] = blame
+        if self.caches:
+            self.taken_up[device, batch] = blame
+
+    def _kept(self, device: int, batch: int) -> Blame:
+        """Of what has no message: the server took it up with the mini-batch before it."""
+        before = batch
+        while before >= 0 and (device, before) not in self.taken_up:
+            before -= 1
+        blame = self.taken_up.get((device, before), _NOTHING)
+        self.job[device, batch] = self.taken_up[device, batch] = blame
+        return blame
 
     def _queue(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
         if self.roles[actor] == UPLINK:
             self.message[device, batch, tap] = self.link[device]
         else:
-            self.job[device, batch] = self.credit[device] = self.last_step
+            self._joined(device, batch, self.last_step)
 
     def _latency(self, row: Row) -> None:
         _, actor, start, end, device, batch, tap, *_ = row
         if self.roles[actor] == DOWNLINK:
-            brought = self.delivery[device]
+            brought = self.delivery[device] if batch == NONE else self.reply[device, batch]
             self.final = brought._replace(latency=brought.latency + (end - start))
+            if batch != NONE:
+                self.reply[device, batch] = self.final
             return
         before = self.message[device, batch, tap]
         blame = before._replace(latency=before.latency + (end - start))
@@ -140,10 +183,17 @@ class BlameFold:
         self.final = self.last_step._replace(downlink=row[3] - row[2])
         self.delivery[row[4]] = self.final
 
+    def _reply(self, row: Row) -> None:
+        _, _, start, end, device, batch, *_ = row
+        before = self.reply[device, batch]
+        self.final = before._replace(downlink=before.downlink + (end - start))
+        self.reply[device, batch] = self.final
+
     def _wait(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
         if self.roles[actor] == DEVICE:
-            self.device[device] = self.credit[device]
+            self.device[device] = self.reply.pop((device, batch), self.credit[device])
+            self._resumes(device, batch)
         else:
             self.worker[actor] = (device, batch, self.message[device, batch, tap])
 
@@ -151,14 +201,18 @@ class BlameFold:
         _, _, start, end, device, *_ = row
         before = self.device[device]
         self.device[device] = before._replace(device=before.device + (end - start))
+        self._resumes(device, row[5])
+
+    def _resumes(self, device: int, batch: int) -> None:
+        if self.mere_data:
+            self.resumed[device, batch] = self.device[device]
 
     def _step(self, row: Row) -> None:
         if self.roles[row[1]] != DEVICE:
             self._worker_work(row)
             return
         self._device_work(row)
-        self.final = self.device[row[4]]
-        del self.message[row[4], row[5], row[6]]
+        self._is_done(row)
 
     def _worker_work(self, row: Row) -> None:
         kind, actor, start, end, device, batch, tap, *_ = row
@@ -166,13 +220,16 @@ class BlameFold:
         if at_hand is not None and at_hand[:2] == (device, batch):
             before = at_hand[2]
         else:
-            before = self.job[device, batch]
+            before = self.job.get((device, batch)) or self._kept(device, batch)
         on_device, uplink, latency, server, downlink = before
         blame = Blame(on_device, uplink, latency, server + (end - start), downlink)
         self.worker[actor] = (device, batch, blame)
         if kind == STEP:
             self.final = self.last_step = blame
+            if self.answers:
+                self.reply[device, batch] = blame
             del self.job[device, batch]
+            self.taken_up.pop((device, batch - 1), None)
             self._forget(device, batch, tap)
 
     def _forget(self, device: int, batch: int, tap: int) -> None:

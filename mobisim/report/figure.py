@@ -47,6 +47,7 @@ KIND_COLOUR = {
     "latency": "#8c8c8c",
     "pause": "#d6e6f4",
     "backward": "#5c93c9",
+    "reply": "#f2b134",
 }
 
 _STYLE = {

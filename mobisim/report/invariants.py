@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from mobisim.errors import InvariantError
 from mobisim.report.channel_use import CellUse, ChannelUse
-from mobisim.report.jobs import KEY_BITS, KEY_MASK, Jobs, Served
+from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
 from mobisim.span import (
+    BACKWARD,
     DOWNLOAD,
     FORWARD,
     KINDS,
     NONE,
     PAUSE,
+    REPLY,
     STEP,
     TRANSFER,
     WAIT,
@@ -28,10 +30,10 @@ from mobisim.span import (
     SpanColumns,
 )
 from mobisim.units import BITS_PER_BYTE
-from mobisim.world import World
+from mobisim.world import Batch, World
 
 RULES = {
-    1: "every mini-batch is forwarded, carried where it is sent, and stepped exactly once",
+    1: "every mini-batch is forwarded, carried and answered where it is, and stepped exactly once",
     2: "the clock never runs backwards",
     3: "causes come before effects",
     4: "no actor does two things at a time",
@@ -42,6 +44,7 @@ RULES = {
     9: "spans and summary agree",
 }
 
+_CARRIED = (TRANSFER, DOWNLOAD, REPLY)
 _ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
 
 
@@ -101,7 +104,7 @@ class InvariantFold:
         self.last_end = float(ends[-1])
 
     def _sizes(self, columns: SpanColumns) -> None:
-        carried = np.isin(columns.kind, (TRANSFER, DOWNLOAD)) & ~columns.cut
+        carried = np.isin(columns.kind, _CARRIED) & ~columns.cut
         self._require(7, ~carried | (columns.num_bytes >= 0), columns)
 
     def _actors(self, columns: SpanColumns) -> None:
@@ -116,7 +119,7 @@ class InvariantFold:
         self.actor_free_at[work.actor] = work.end  # of equal actors the last row wins
 
     def _links(self, columns: SpanColumns) -> None:
-        carried = np.isin(columns.kind, (TRANSFER, DOWNLOAD)) & ~columns.cut
+        carried = np.isin(columns.kind, _CARRIED) & ~columns.cut
         moved = columns[carried]
         self._require(5, self.channels.fine(moved) & self.cells.fine(moved), moved)
         moved = moved[~self.channels.varies(moved)]
@@ -158,8 +161,8 @@ class InvariantFold:
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
         part_of_job = (columns.batch != NONE) & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
-        jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.roles)
-        complete = jobs.stepped
+        jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.world)
+        complete = jobs.complete(BACKWARD if self.world.replies else STEP)
         self.open = jobs.columns[~complete]
         if complete.any():
             done = jobs[complete]
@@ -170,35 +173,35 @@ class InvariantFold:
 
     def _conservation(self, jobs: Jobs) -> None:
         columns, first = jobs.columns, jobs.first
-        parts, size = self._expected(columns.device[first], columns.batch[first])
-        once, sent_parts = np.ones_like(parts), parts * (not self.world.on_device)
-        for kind, expected in ((FORWARD, parts), (TRANSFER, sent_parts), (STEP, once)):
-            fine = jobs.total((columns.kind == kind).astype(np.int64)) == expected
+        expected = self._expected(columns.device[first], columns.batch[first])
+        for kind, spans in zip(_COUNTED, expected, strict=False):
+            fine = jobs.total((columns.kind == kind).astype(np.int64)) == spans
             self._require(1, fine, columns[first])
-        sent = jobs.total(np.where(columns.kind == TRANSFER, columns.num_bytes, 0))
-        self._require(6, sent == size, columns[first])
+        for kind, size in zip((TRANSFER, REPLY), expected[len(_COUNTED) :], strict=True):
+            sent = jobs.total(np.where(columns.kind == kind, columns.num_bytes, 0))
+            self._require(6, sent == size, columns[first])
         np.add.at(self.steps_of, columns.device[first], 1)
 
-    def _expected(
-        self, device: NDArray[np.int32], batch: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Messages and bytes that each of these mini-batches must have."""
-        parts, size = np.zeros(len(device), np.int64), np.zeros(len(device), np.int64)
+    def _expected(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Spans of each kind in _COUNTED, bytes up and down: what each mini-batch must have."""
+        found = np.zeros((len(_COUNTED) + 2, len(device)), np.int64)
         owner = self.world.group_of[device]
         for index, group in enumerate(self.world.groups):
             mine = owner == index
             sort = np.zeros(mine.sum(), np.intp)
             if group.order is not None:
                 sort = group.order[np.minimum(batch[mine], group.num_batches - 1)]
-            parts[mine] = np.array([len(b.parts) for b in group.batches])[sort]
-            size[mine] = np.array([sum(p.num_bytes for p in b.parts) for b in group.batches])[sort]
-        return parts, size
+            of_sort = [
+                _expected_of(batch, on_device=self.world.on_device) for batch in group.batches
+            ]
+            found[:, mine] = np.array(of_sort).T[:, sort]
+        return found
 
     def _causes(self, jobs: Jobs) -> None:
         columns = jobs.columns
         fine = ~jobs.same_message | (columns.start >= np.roll(columns.end, 1))
         self._require(3, fine, columns)
-        before = np.where(columns.kind == STEP, -np.inf, columns.end)
+        before = np.where(jobs.stage >= STEP_STAGE, -np.inf, columns.end)
         latest = np.maximum.reduceat(before, jobs.first)
         step = np.flatnonzero(columns.kind == STEP)
         self._require(3, columns.start[step] >= latest, columns[step])
@@ -218,6 +221,17 @@ class InvariantFold:
         for device in np.flatnonzero(self.steps_of != expected):
             evidence = f"device-{device}: {self.steps_of[device]} steps of {expected[device]}"
             raise InvariantError(1, RULES[1], evidence)
+
+
+_COUNTED = (FORWARD, TRANSFER, STEP, REPLY)
+
+
+def _expected_of(batch: Batch, *, on_device: bool) -> tuple[int, ...]:
+    """Spans of each kind in _COUNTED, bytes up and down, of such a mini-batch."""
+    forwards = sum(part.forward_s > 0 for part in batch.parts)
+    sent = 0 if on_device else len(batch.parts)
+    size = sum(part.num_bytes for part in batch.parts)
+    return forwards, sent, 1, int(batch.reply_bytes > 0), size, batch.reply_bytes
 
 
 def check_summary(
@@ -253,7 +267,8 @@ def _sums(blocks: Iterable[SpanColumns], num_actors: int) -> dict[str, Any]:
         first, last = min(first, columns.start.min()), max(last, columns.end.max())
         steps += int(np.sum((columns.kind == STEP) & whole))
         up += int(columns.num_bytes[(columns.kind == TRANSFER) & whole].sum())
-        down += int(columns.num_bytes[(columns.kind == DOWNLOAD) & whole].sum())
+        came_down = np.isin(columns.kind, (DOWNLOAD, REPLY))
+        down += int(columns.num_bytes[came_down & whole].sum())
         work = columns[np.isin(columns.kind, WORK_KINDS)]
         busy += np.bincount(work.actor, work.end - work.start, num_actors)
     return {

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from mobisim.span import (
     BACKWARD,
     DECODE,
+    DOWNLINK,
     ENCODE,
     FORWARD,
     KINDS,
     LATENCY,
     NONE,
     QUEUE,
+    REPLY,
     SERVER,
     SIDE_FORWARD,
     STEP,
@@ -37,8 +39,9 @@ _STAGE = {
     SIDE_FORWARD: 7,
     BACKWARD: 7,
     STEP: 8,
+    REPLY: 9,
 }
-_SERVER_QUEUE_STAGE = 5
+_SERVER_QUEUE_STAGE, STEP_STAGE, _REPLY_LATENCY_STAGE, _REPLIED_STAGE = 5, 8, 10, 11
 _STAGES = np.array([_STAGE.get(code, NONE) for code in range(len(KINDS))], dtype=np.int64)
 KEY_BITS, KEY_MASK = 40, (1 << 40) - 1  # a mini-batch's key: device above, number below
 # Several workers may finish a device's mini-batches out of order, by far less than this.
@@ -59,10 +62,13 @@ class Jobs:
     stage: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: SpanColumns, roles: NDArray[np.int8]) -> Self:
-        """The rows in order; `roles` tells the server's queue from the uplinks'."""
-        stage = _STAGES[rows.kind]
-        stage[(rows.kind == QUEUE) & (roles[rows.actor] == SERVER)] = _SERVER_QUEUE_STAGE
+    def of(cls, rows: SpanColumns, world: World) -> Self:
+        """The rows in order."""
+        stage, role = _STAGES[rows.kind], world.actors.roles[rows.actor]
+        stage[(rows.kind == QUEUE) & (role == SERVER)] = _SERVER_QUEUE_STAGE
+        stage[(rows.kind == LATENCY) & (role == DOWNLINK)] = _REPLY_LATENCY_STAGE
+        if world.replies:
+            stage[rows.kind == BACKWARD] = _REPLIED_STAGE
         key = _key(rows.device, rows.batch)
         order = np.lexsort((stage, rows.tap, key))
         return cls(rows[order], key[order], stage[order])
@@ -70,10 +76,9 @@ class Jobs:
     def __getitem__(self, index: NDArray[np.bool_]) -> Self:
         return type(self)(self.columns[index], self.key[index], self.stage[index])
 
-    @property
-    def stepped(self) -> NDArray[np.bool_]:
-        """Which rows belong to mini-batches whose step is among the rows."""
-        return np.asarray(np.isin(self.key, self.key[self.columns.kind == STEP]), np.bool_)
+    def complete(self, last: int) -> NDArray[np.bool_]:
+        """Which rows belong to mini-batches whose last kind of span is among the rows."""
+        return np.asarray(np.isin(self.key, self.key[self.columns.kind == last]), np.bool_)
 
     @cached_property
     def first(self) -> Index:
@@ -96,14 +101,19 @@ class Jobs:
         return np.asarray(np.minimum.reduceat(start, self.first))
 
     def taken_up(self) -> NDArray[np.float64]:
-        """When the server took each mini-batch up: out of its queue, else as it arrived."""
+        """When the server took each mini-batch up: out of its queue, else as it arrived.
+
+        One that the server has kept whole is worked on at once.
+        """
         queued = np.where(self.stage == _SERVER_QUEUE_STAGE, self.columns.end, -np.inf)
         left_queue = np.maximum.reduceat(queued, self.first)
-        return np.where(np.isfinite(left_queue), left_queue, self._arrived())
+        arrived, begun = self._arrived(), np.minimum.reduceat(self.columns.start, self.first)
+        arrived = np.where(np.isfinite(arrived), arrived, begun)
+        return np.where(np.isfinite(left_queue), left_queue, arrived)
 
     def _arrived(self) -> NDArray[np.float64]:
         """When the first message of each mini-batch arrived."""
-        carried = np.isin(self.columns.kind, (TRANSFER, LATENCY))
+        carried = np.isin(self.columns.kind, (TRANSFER, LATENCY)) & (self.stage < STEP_STAGE)
         message = np.flatnonzero(~self.same_message)
         landed = np.maximum.reduceat(np.where(carried, self.columns.end, -np.inf), message)
         landed[~np.isfinite(landed)] = np.inf  # the step belongs to no message

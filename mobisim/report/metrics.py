@@ -18,6 +18,7 @@ from mobisim.span import (
     LATENCY,
     PAUSE,
     QUEUE,
+    REPLY,
     SERVER,
     STEP,
     TRANSFER,
@@ -138,6 +139,17 @@ class Totals:
             "latency": self._per_message(LATENCY, UPLINK),
             "server_queue": self._per_step(QUEUE, SERVER),
             **{kind: self._anywhere(kind) for kind in ("decode", "side_forward", "step")},
+            **self._replies,
+        }
+
+    @property
+    def _replies(self) -> dict[str, float]:
+        """What devices waited for, where they do."""
+        if not self.seconds[REPLY].any():
+            return {}
+        return {
+            "reply": self._anywhere("reply"),
+            "reply_latency": self._per_step(LATENCY, DOWNLINK),
         }
 
     def _anywhere(self, kind: str) -> float:
@@ -175,7 +187,7 @@ class MetricsFold:
         self.counts["transfers"] += int(sent.sum())
         overhead = self._overhead(columns[sent])
         self.uplink_payload_bytes += int((columns.num_bytes[sent] - overhead).sum())
-        carried = columns[sent | (columns.kind == DOWNLOAD) & whole]
+        carried = columns[sent | np.isin(columns.kind, (DOWNLOAD, REPLY)) & whole]
         np.add.at(self.carried_bytes, carried.actor, carried.num_bytes)
         cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
         self.seconds += np.bincount(cell, lasted, self.seconds.size)

@@ -17,7 +17,7 @@ from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.span import BACKWARD, ENCODE, FORWARD, NONE, PAUSE, STEP, WAIT, Row
 from mobisim.streams import Factor, factor_stream
-from mobisim.world import Group
+from mobisim.world import Batch, Group
 
 
 class Device:
@@ -32,6 +32,8 @@ class Device:
         self.batch = group.batches[0]
         self.part = 0
         self.steps_started = 0
+        self.joined = 0
+        self.awaits_reply = False
         self.doing = NONE
         self.since = 0.0
         self.warmth = Warmth(group.heat) if group.heat is not None else None
@@ -48,18 +50,27 @@ class Device:
     def next_batch(self) -> None:
         """Go on to the next mini-batch, or wait for credit, or rest."""
         self.number += 1
+        if self.scene.world.caches:
+            self._skip_what_the_server_has_kept()
         if self.number == self.group.num_batches:
             self.doing = NONE
             return
-        order = self.group.order
-        if order is not None:
-            self.batch = self.group.batches[order[self.number]]
+        self.batch = self.numbers(self.number)
         self.part = 0
         self.since = self.scene.env.now
         if self._has_credit():
             self._begin()
         else:
             self.doing = WAIT
+
+    def numbers(self, number: int) -> Batch:
+        """The times and sizes of a mini-batch."""
+        order = self.group.order
+        return self.group.batches[0 if order is None else order[number]]
+
+    def _skip_what_the_server_has_kept(self) -> None:
+        while self.number < self.group.num_batches and not self.numbers(self.number).parts:
+            self.number += 1
 
     def _has_credit(self) -> bool:
         if self.scene.world.on_device:
@@ -69,7 +80,7 @@ class Device:
     def step_starts(self) -> None:
         """The server takes up this device's next mini-batch; that is credit for one more."""
         self.steps_started += 1
-        if self.doing == WAIT and self._has_credit():
+        if self.doing == WAIT and not self.awaits_reply and self._has_credit():
             now = self.scene.env.now
             if now > self.since:
                 self.scene.rows.append(self.open_row(now, cut=False))
@@ -101,7 +112,10 @@ class Device:
         if self.part == 0:
             self.factors = _next(self.forward_factor), _next(self.encode_factor)
         duration = self.batch.parts[self.part].forward_s * self.factors[0]
-        self._compute(duration, self._forward_ends)
+        if duration == 0.0:
+            Alarm(self.scene.env, self.since, self.rank, self._forwarded)
+        else:
+            self._compute(duration, self._forward_ends)
 
     def _compute(self, duration: float, then: Callback) -> None:
         """Compute for a while: as long as stated when cold, charged and alone on the machine."""
@@ -113,13 +127,16 @@ class Device:
             self.scene.machine.begin(DEVICE_SIDE, duration, self.rank, then)
 
     def _forward_ends(self, _: Any) -> None:
-        now = self._computed()
+        self._computed()
+        self._forwarded(None)
+
+    def _forwarded(self, _: Any) -> None:
         if self.scene.world.on_device:
             self._train(BACKWARD, self.batch.backward_s, self._backward_ends)
             return
         duration = self.batch.parts[self.part].encode_s
         if duration == 0.0:
-            self._send(now)
+            self._send(self.since)
             return
         self.doing = ENCODE
         self._compute(duration * self.factors[1], self._encode_ends)
@@ -157,12 +174,26 @@ class Device:
         self.part += 1
         if self.part < len(parts):
             self._forward()
+        elif self.batch.reply_bytes:
+            self.doing, self.awaits_reply = WAIT, True
         else:
             self.next_batch()
 
+    def replied(self) -> None:
+        """What the device waits for is there: it goes back through what it trains."""
+        self.awaits_reply = False
+        if self.scene.env.now > self.since:
+            self._write()
+        self._train(BACKWARD, self.batch.backward_s, self._went_back)
+
+    def _went_back(self, _: Any) -> None:
+        self._computed()
+        self.next_batch()
+
     def open_row(self, end: float, *, cut: bool) -> Row:
         """The row of what the device is doing."""
-        tap = NONE if self.doing in (WAIT, PAUSE) else self.batch.parts[self.part].tap
+        within = self.doing in (FORWARD, ENCODE)
+        tap = self.batch.parts[self.part].tap if within else NONE
         read = written = NONE
         if self.doing == STEP:
             read, written = self.number, NONE if cut else self.number + 1
@@ -173,7 +204,11 @@ class Device:
 
     def deliver(self) -> None:
         """The side network sets out to this device."""
-        self.downlink.carry()
+        self.downlink.deliver()
+
+    def replies(self, number: int, batch: Batch) -> None:
+        """A mini-batch's reply sets out to this device."""
+        self.downlink.reply(number, batch)
 
 
 def _charge(group: Group) -> Charge | None:

@@ -21,6 +21,7 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
     server = Server(scene)
     devices = server.devices = _devices(scene, server)
     for device in devices:
+        server.begins(device)
         device.next_batch()
     rows = scene.rows
     running = True

@@ -13,7 +13,7 @@ from mobisim.sim.kernel import Alarm
 from mobisim.sim.medium import downlink_of, uplink_of
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
-from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, TRANSFER, Row
+from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, REPLY, TRANSFER, Row
 from mobisim.streams import Factor, factor_stream
 from mobisim.units import BITS_PER_BYTE
 from mobisim.world import Batch, Group, Part
@@ -27,6 +27,10 @@ class Owner(Client, Protocol):
     server: Server
     uplink: Uplink
     charge: Charge | None
+
+    def replied(self) -> None:
+        """The reply that the device waits for is there."""
+        ...
 
 
 class Uplink:
@@ -107,31 +111,38 @@ class Uplink:
 
 
 class Downlink:
-    """Brings the side network to a device once the last step is done."""
+    """Brings a device its replies, and the side network once the last step is done."""
 
     def __init__(self, scene: Scene, device: Owner) -> None:
         self.scene, self.device = scene, device
         self.actor = scene.world.actors.downlink(device.index)
-        self.kind = NONE
+        self.kind = self.number = NONE
+        self.num_bytes = 0
         self.since = 0.0
         self.medium = downlink_of(scene, device)
 
-    def carry(self) -> None:
+    def deliver(self) -> None:
         """Set out with the side network."""
-        self.kind = DOWNLOAD
-        self.since = self.scene.env.now
         group = self.device.group
+        self._carry(DOWNLOAD, NONE, group.download_bytes, group.download_s)
+
+    def reply(self, number: int, batch: Batch) -> None:
+        """Set out with what the device waits for."""
+        self._carry(REPLY, number, batch.reply_bytes, batch.reply_s)
+
+    def _carry(self, kind: int, number: int, num_bytes: int, seconds: float) -> None:
+        self.kind, self.number, self.num_bytes = kind, number, num_bytes
+        self.since = self.scene.env.now
         if self.medium is None:
-            arrival = self.since + group.download_s
-            Alarm(self.scene.env, arrival, self.device.rank, self._carried)
+            Alarm(self.scene.env, self.since + seconds, self.device.rank, self._carried)
         else:
-            self.medium.carry(self.since, group.download_bytes * BITS_PER_BYTE, self._carried)
+            self.medium.carry(self.since, num_bytes * BITS_PER_BYTE, self._carried)
 
     def _carried(self, _: Any) -> None:
-        self._write(self.device.group.download_bytes)
+        self._write(self.num_bytes)
         latency = self.device.group.latency_s
         if latency == 0.0:
-            self.kind = NONE
+            self._arrives()
             return
         factor = self.device.uplink.latency_factor
         if factor is not None:
@@ -141,7 +152,12 @@ class Downlink:
 
     def _lands(self, _: Any) -> None:
         self._write(NONE)
+        self._arrives()
+
+    def _arrives(self) -> None:
         self.kind = NONE
+        if self.number != NONE:
+            self.device.replied()
 
     def _write(self, num_bytes: int) -> None:
         now = self.scene.env.now
@@ -150,7 +166,7 @@ class Downlink:
 
     def _row(self, end: float, num_bytes: int, *, cut: bool) -> Row:
         return (
-            self.kind, self.actor, self.since, end, self.device.index, NONE, NONE,
+            self.kind, self.actor, self.since, end, self.device.index, self.number, NONE,
             num_bytes, NONE, NONE, cut,
         )  # fmt: skip
 

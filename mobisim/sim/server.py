@@ -12,13 +12,23 @@ from mobisim.sim.machine import SERVER_SIDE
 from mobisim.sim.scene import Scene
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
 from mobisim.streams import factor_stream
-from mobisim.world import Batch
+from mobisim.world import Batch, Group
 
 
 class Client(Protocol):
     """A device, as the server knows it."""
 
     index: int
+    group: Group
+    joined: int  # how many of its mini-batches have joined the queue
+
+    def numbers(self, number: int) -> Batch:
+        """The times and sizes of a mini-batch."""
+        ...
+
+    def replies(self, number: int, batch: Batch) -> None:
+        """A mini-batch's reply sets out to the client."""
+        ...
 
     def step_starts(self) -> None:
         """One of the client's mini-batches is taken up: credit for one more."""
@@ -30,14 +40,17 @@ class Client(Protocol):
 
 
 class Job:
-    """A mini-batch at the server: which parts have arrived, when it came, who works on it."""
+    """A mini-batch at the server: which parts have arrived, when it came, who works on it.
+
+    `done` is the part that is worked on; before the first, what the server has kept is unpacked.
+    """
 
     __slots__ = ("arrived", "batch", "device", "done", "number", "since", "version", "worker")
 
     def __init__(self, device: Client, number: int, batch: Batch, since: float) -> None:
         self.device, self.number, self.batch, self.since = device, number, batch, since
         self.arrived = 0
-        self.done = 0
+        self.done = NONE
         self.version = NONE
         self.worker: Worker | None = None
 
@@ -57,22 +70,52 @@ class Server:
         self.open_jobs: dict[tuple[int, int], Job] = {}
         self.version = 0
 
+    def begins(self, device: Client) -> None:
+        """The first mini-batch joins at once if the server has kept all of it."""
+        job = self._cached_after(device, NONE)
+        if job is not None:
+            self._joins(job)
+
     def arrives(self, device: Client, number: int, batch: Batch, now: float) -> None:
         """A message is here: the first of its mini-batch queues, the others join it."""
         if len(batch.parts) == 1:
             job = Job(device, number, batch, now)
             job.arrived = 1
-            self._enqueue(job)
+            self._joins(job)
             return
         job = self.open_jobs.get((device.index, number)) or Job(device, number, batch, now)
         job.arrived += 1
         if job.arrived == 1:
             self.open_jobs[device.index, number] = job
-            self._enqueue(job)
+            self._joins(job)
         elif job.worker is not None and job.worker.starved:
             job.worker.part_is_here(now)
         if job.arrived == len(batch.parts):
             del self.open_jobs[device.index, number]
+
+    def _joins(self, job: Job) -> None:
+        """A mini-batch joins, after those before it that the server has kept."""
+        if not self.scene.world.caches:
+            self._enqueue(job)
+            return
+        device = job.device
+        while device.joined < job.number:
+            kept = device.numbers(device.joined)
+            self._joins(Job(device, device.joined, kept, self.scene.env.now))
+        following: Job | None = job
+        while following is not None:
+            device.joined += 1
+            busy = not self.idle
+            self._enqueue(following)
+            following = None if busy else self._cached_after(device, following.number)
+
+    def _cached_after(self, device: Client, number: int) -> Job | None:
+        """The next mini-batch, if it is the next to join and the server has kept all of it."""
+        following = number + 1
+        if following != device.joined or following == device.group.num_batches:
+            return None
+        batch = device.numbers(following)
+        return None if batch.parts else Job(device, following, batch, self.scene.env.now)
 
     def _enqueue(self, job: Job) -> None:
         if self.idle:
@@ -87,6 +130,9 @@ class Server:
             if now > job.since:
                 self.scene.rows.append(self._queue_row(job, now, cut=False))
             worker.take(job)
+            following = self._cached_after(job.device, job.number)
+            if following is not None:
+                self._joins(following)
             return
         heappush(self.idle, worker.index)
         world = self.scene.world
@@ -97,7 +143,7 @@ class Server:
     def _queue_row(self, job: Job, end: float, *, cut: bool) -> Row:
         return (
             QUEUE, self.actor, job.since, end, job.device.index, job.number,
-            job.batch.parts[0].tap, NONE, NONE, NONE, cut,
+            job.batch.parts[0].tap if job.batch.parts else NONE, NONE, NONE, NONE, cut,
         )  # fmt: skip
 
     def open_rows(self, end: float) -> list[Row]:
@@ -133,10 +179,19 @@ class Worker:
             self.factor = self.step_factor()
         self.since = self.scene.env.now
         job.device.step_starts()
+        self._work(DECODE, job.batch.cached_s, self._unpacked)
+
+    def _unpacked(self, event: Any) -> None:
+        if event is not None:
+            self._write(NONE)
+        self._job().done = 0
         self._decode()
 
     def _decode(self) -> None:
         job = self._job()
+        if job.done == len(job.batch.parts):
+            self._work(STEP, job.batch.step_s, self._stepped)
+            return
         if job.done == job.arrived:
             self.doing = WAIT
             return
@@ -157,12 +212,8 @@ class Worker:
     def _part_done(self, event: Any) -> None:
         if event is not None:
             self._write(NONE)
-        job = self._job()
-        job.done += 1
-        if job.done < len(job.batch.parts):
-            self._decode()
-        else:
-            self._work(STEP, job.batch.step_s, self._stepped)
+        self._job().done += 1
+        self._decode()
 
     def _work(self, kind: int, duration: float, then: Any) -> None:
         """Work for a while; what is stated to take no time leaves no span and no event."""
@@ -179,6 +230,9 @@ class Worker:
     def _stepped(self, _: Any) -> None:
         self.server.version += 1
         now = self._write(self.server.version)
+        job = self._job()
+        if job.batch.reply_bytes:
+            job.device.replies(job.number, job.batch)
         self.job = None
         self.doing = NONE
         self.server.free(self, now)
@@ -196,7 +250,8 @@ class Worker:
     def _row(self, end: float, version_written: int, *, cut: bool) -> Row:
         job = self._job()
         read = job.version if self.doing == STEP else NONE
-        tap = NONE if self.doing == STEP else job.batch.parts[job.done].tap
+        within = self.doing != STEP and job.done != NONE
+        tap = job.batch.parts[job.done].tap if within else NONE
         return (
             self.doing, self.actor, self.since, end, job.device.index, job.number, tap,
             NONE, read, version_written, cut,

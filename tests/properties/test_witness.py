@@ -12,7 +12,15 @@ import pytest
 import witness
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import random_scenario, random_world, spans_of, world_of
+from worlds import (
+    of_data,
+    random_scenario,
+    random_world,
+    spans_of,
+    two_way,
+    with_cache,
+    world_of,
+)
 
 from mobisim.sim.device import Device
 from mobisim.sim.kernel import Alarm
@@ -58,6 +66,16 @@ def test_engines_agree_on_random_scenarios(choose: Random) -> None:
 def test_engines_agree_on_random_worlds(choose: Random) -> None:
     """So does any world: ragged mini-batches, decode times, several groups, delivery."""
     assert first_difference(random_world(choose)) is None
+
+
+@pytest.mark.parametrize("sort", [two_way, with_cache, of_data])
+def test_engines_agree_on_other_methods(sort: Callable[[Random, World], World]) -> None:
+    """Replies that devices wait for, mini-batches that the server has kept, mere data."""
+    for seed in SWEEP:
+        choose = Random(seed)
+        world = sort(choose, random_world(choose))
+        difference = first_difference(world)
+        assert difference is None, f"seed {seed}: {difference}"
 
 
 @pytest.mark.parametrize("sort", ["scenario", "world"])

@@ -9,8 +9,19 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import blocks_of, random_scenario, random_world, spans_of, without_horizon, world_of
+from worlds import (
+    blocks_of,
+    of_data,
+    random_scenario,
+    random_world,
+    spans_of,
+    two_way,
+    with_cache,
+    without_horizon,
+    world_of,
+)
 
+from mobisim.report.invariants import InvariantFold
 from mobisim.report.metrics import MetricsFold
 from mobisim.span import (
     DOWNLOAD,
@@ -173,4 +184,21 @@ def test_the_walk_names_every_kind_of_work() -> None:
     for seed in range(60):
         world = without_horizon(random_world(Random(seed)))
         kinds |= {KINDS[span.kind] for span in Walk(world, spans_of(world)).chain()}
-    assert kinds == set(KINDS) - {"wait", "queue", "pause", "backward"}
+    assert kinds == set(KINDS) - {"wait", "queue", "pause", "backward", "reply"}
+
+
+@pytest.mark.parametrize("sort", [two_way, with_cache, of_data])
+def test_blame_and_invariants_hold_for_other_methods(
+    sort: Callable[[Random, World], World],
+) -> None:
+    """With replies, kept mini-batches or mere data the chain still fills the makespan."""
+    for seed in range(150):
+        choose = Random(seed)
+        world = without_horizon(sort(choose, random_world(choose)))
+        spans = spans_of(world)
+        totals = folded(world, spans).totals()
+        assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-9), f"seed {seed}"
+        fold = InvariantFold(world)
+        for block in blocks_of(spans, 7):
+            fold.add(block.columns)
+        fold.finish()
