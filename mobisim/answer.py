@@ -63,8 +63,15 @@ def _learning_fields(prepared: Prepared, learning: Learning | None) -> dict[str,
         "time_to_target_s": learning.time_to_target_s if learning else None,
         "initial_metric": _number(learning.history.initial) if learning else None,
         "final_metric": _number(learning.final_metric()) if learning else None,
+        "validation_metric": _validation(learning),
         "stand_in": learning.stand_in if learning else None,
     }
+
+
+def _validation(learning: Learning | None) -> float | None:
+    if learning is None or learning.training.validation is None:
+        return None
+    return _number(learning.last_metric())
 
 
 def _number(value: float) -> float | None:

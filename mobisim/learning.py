@@ -32,13 +32,15 @@ class Learned:
 class History:
     """Losses and evaluations of all steps so far; what a checkpoint must bring back.
 
-    `ends` holds evaluations beside the usual ones, after steps at which some run ends.
+    `ends` holds evaluations beside the usual ones, after steps at which some run ends, and
+    `held_out` those on the held-out split, where a validation split stands in for it until then.
     """
 
     loss: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
     initial: float = math.nan
     ends: dict[int, float] = field(default_factory=dict)
+    held_out: dict[int, float] = field(default_factory=dict)
 
     def after(self, step: int) -> float:
         """The evaluation after so many steps; NaN where there was none."""
@@ -59,6 +61,9 @@ class Lessons(Protocol):
     def evaluate(self) -> float:
         """The metric after the last step of the history."""
 
+    def evaluate_held_out(self) -> float:
+        """The same on the split that was held out."""
+
     def save(self, path: Path) -> None:
         """Write the side network, where there is one."""
 
@@ -75,6 +80,10 @@ class Recorded:
 
     def evaluate(self) -> float:
         """Only where an evaluation gave no number, as this one would."""
+        return math.nan
+
+    def evaluate_held_out(self) -> float:
+        """No number: it has not been read yet."""
         return math.nan
 
     def save(self, path: Path) -> None:
@@ -135,10 +144,17 @@ class Learning:
         losses = self.history.loss[: self.done]
         return next((i + 1 for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
 
-    def final_metric(self) -> float:
+    def last_metric(self) -> float:
         """The metric after the last step; measured now where that step was not evaluated."""
         last = self.history.after(self.done)
         return self.lessons.evaluate() if math.isnan(last) else last
+
+    def final_metric(self) -> float:
+        """The metric at the end: where a validation split was cut, on the held-out one."""
+        if self.training.validation is None:
+            return self.last_metric()
+        known = self.history.held_out.get(self.done)
+        return self.lessons.evaluate_held_out() if known is None else known
 
 
 def is_stand_in(system: System, training: Training) -> bool:

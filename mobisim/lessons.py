@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
 
 from mobisim.cost.system import System
@@ -21,6 +22,7 @@ from mobisim.training.trainer import Trainer, TrainingConfig
 from mobisim.workload import Planned, evaluation_interval, is_judged, metric_name
 
 Progress = Callable[[int, int], None]
+Maker = Callable[[System, Planned], Trainer]
 Restored = TypeVar("Restored")
 
 
@@ -36,16 +38,19 @@ class Taught:
         *,
         trainer: Trainer | None = None,
         step: Callable[[int, int], float] | None = None,
+        make: Maker | None = None,
     ) -> None:
         training = system.scenario.training
         assert training is not None
         self.checkpoints = checkpoints
         self.progress = progress or (lambda done, total: None)
-        self.trainer = trainer or make_trainer(system, planned)
+        self.system, self.planned, self._make = system, planned, make or make_trainer
+        self.trainer = trainer or self._make(system, planned)
         self._step = step or self.trainer.step
         self.total = planned.workload.num_batches
         self.every = evaluation_interval(training, self.total)
         self.metric = metric_name(training)
+        self.kept: dict[int, list[torch.Tensor]] = {}
         self.history = checkpoints.load(self._restored) or History(initial=self.evaluate())
 
     def step(self, batch: int, version_read: int) -> None:
@@ -60,19 +65,59 @@ class Taught:
 
     def _restored(self, state: dict[str, Any]) -> History:
         self.trainer.load_state_dict(state["trainer"])
+        self.kept = state["kept"]
         return History(**state["history"])
 
     def _state(self) -> dict[str, Any]:
-        return {"trainer": self.trainer.state_dict(), "history": vars(self.history)}
+        history = vars(self.history)
+        return {"trainer": self.trainer.state_dict(), "history": history, "kept": self.kept}
 
     def evaluate(self) -> float:
         """The metric now."""
         return self.trainer.evaluate()[self.metric]
 
+    def evaluate_held_out(self) -> float:
+        """The metric now on the held-out split."""
+        return held_out_metric(self.system, self.planned, self.trainer.parameters, self._make)
+
+    def end(self, *, reads_held_out: bool) -> None:
+        """Some run ends here: judge it on the held-out split if there is one, now or later."""
+        if self.planned.data is None or self.planned.data.held_out is None:
+            return
+        done = len(self.history.loss)
+        if reads_held_out:
+            self.history.held_out[done] = self.evaluate_held_out()
+        else:
+            self.kept[done] = [p.detach().clone() for p in self.trainer.parameters]
+
     def save(self, path: Path) -> None:
         """Write the side network with its configuration."""
         save_side_network(path, self.trainer)
         path.chmod(0o644)  # as readable as the files beside it
+
+
+def held_out_metric(
+    system: System, planned: Planned, parameters: Sequence[torch.Tensor], make: Maker
+) -> float:
+    """The metric on the held-out split of what trainable parameters make of a scenario."""
+    assert system.scenario.training is not None
+    judge = make(system, planned.at_the_end)
+    with torch.no_grad():
+        for parameter, value in zip(judge.parameters, parameters, strict=True):
+            parameter.copy_(value)
+    return judge.evaluate()[metric_name(system.scenario.training)]
+
+
+def packed(parameters: Sequence[torch.Tensor]) -> bytes:
+    """Trainable parameters as bytes, in their order."""
+    tensors = {str(number): value.detach() for number, value in enumerate(parameters)}
+    return safetensors.torch.save(tensors)
+
+
+def unpacked(content: bytes) -> list[torch.Tensor]:
+    """What `packed` was given."""
+    tensors = safetensors.torch.load(content)
+    return [tensors[str(number)] for number in range(len(tensors))]
 
 
 def make_trainer(

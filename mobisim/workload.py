@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,13 +38,19 @@ class Planned:
         """Samples of each mini-batch."""
         return np.array([len(batch) for batch in self.samples], dtype=np.int64)
 
+    @property
+    def at_the_end(self) -> Planned:
+        """The same, judged on the held-out split."""
+        assert self.data is not None
+        return replace(self, data=self.data.at_the_end)
+
     @cached_property
     def fingerprint(self) -> str | None:
         """A digest of the training data's tokens and labels; None without data."""
         if self.data is None:
             return None
         digest = hashlib.sha256()
-        for split in (self.data.train, self.data.evaluation):
+        for split in self.data.splits:
             digest.update(np.concatenate(split.tokens).tobytes())
             digest.update(split.lengths.tobytes() + split.labels.tobytes())
         return digest.hexdigest()[:16]
@@ -80,6 +86,7 @@ def plan_training(training: Training, seed: int) -> Planned:
             backbone=training.backbone,
             sequence_length=training.sequence_length,
             num_samples=training.num_samples,
+            validation=training.validation,
             seed=seed,
         )
     except InputError as error:

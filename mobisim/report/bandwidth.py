@@ -84,7 +84,7 @@ def time_name(sweep: Sweep, column: str) -> str:
     """What a column of times says."""
     if column == "makespan_s":
         return "makespan"
-    return f"time to {wording.metric_name(sweep.about)} {sweep.about['target.value']:g}"
+    return f"time to {wording.judged_name(sweep.about)} {sweep.about['target.value']:g}"
 
 
 def spots(series: Series, field: Varied, column: str) -> list[Spot]:

@@ -72,7 +72,7 @@ def _styles(labels: Sequence[str]) -> dict[str, Style]:
 
 def _headings(sheet: Page, sweep: Sweep, rows: Sequence[Row]) -> None:
     about = unnested(rows[0])
-    name = wording.metric_name(about)
+    name = wording.judged_name(about)
     sheet.write(0.3, 0.2, f"{sweep.name}: {name} against simulated time", fontsize=13)
     sheet.write(0.3, 0.52, wording.stand_in(about) or " ", color=GREY)
 
@@ -117,7 +117,7 @@ def _finish(
     axes.set_axisbelow(True)
     axes.set_title(panel.label, fontsize=9.5, loc="left")
     if first:
-        axes.set_ylabel(wording.metric_name(panel.rows[0]))
+        axes.set_ylabel(wording.judged_name(panel.rows[0]))
     if last:
         axes.set_xlabel("simulated time")
 

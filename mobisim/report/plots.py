@@ -99,7 +99,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _headings(sheet: Page, summary: dict[str, Any], manifest: dict[str, Any]) -> None:
-    name = wording.metric_name(summary)
+    name = wording.judged_name(summary)
     sheet.write(0.3, 0.2, f"{summary['name']}: {name} against simulated time", fontsize=13)
     sheet.write(0.3, 0.52, wording.setup(manifest["scenario"]), color=GREY)
     replaced = wording.stand_in(summary)
@@ -115,7 +115,7 @@ def _draw_metric(axes: Axes, curves: Curves, unit: TimeUnit, summary: dict[str, 
     axes.set_xlim(0, unit.of(curves.makespan_s) * 1.02)
     axes.set_ylim(*_limits(curves.metric, summary))
     axes.set_xlabel(f"simulated time ({unit.name})")
-    axes.set_ylabel(wording.metric_name(summary), color=CURVE)
+    axes.set_ylabel(wording.judged_name(summary), color=CURVE)
     axes.grid(axis="y", color=PALE, lw=0.6)
     axes.set_axisbelow(True)
     _label_last(axes, times[-1], curves.metric, summary)

@@ -44,7 +44,9 @@ class Summary(_Record):
 
     `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
     `uplink_payload_bytes` leaves the overhead out. `battery_share` is what the device that used
-    most of its battery drew, in full charges and not counting a charger. Null means not known or
+    most of its battery drew, in full charges and not counting a charger. With a validation split,
+    `initial_metric`, `validation_metric` and `time_to_target_s` are of that, `final_metric` is of
+    the held-out one. Null means not known or
     not asked, and for `makespan_s` also that the scenario does not fit.
     """
 
@@ -67,6 +69,7 @@ class Summary(_Record):
     metric_name: str | None
     initial_metric: float | None
     final_metric: float | None
+    validation_metric: float | None
     bottleneck: Literal["device", "uplink", "server", "downlink"] | None
     blame_s: Blames | None
     step_breakdown_s: dict[str, float] | None

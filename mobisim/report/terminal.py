@@ -162,10 +162,17 @@ def _quality(summary: Summary) -> Lines:
     final, initial = summary.get("final_metric"), summary.get("initial_metric")
     if final is not None:
         start = "" if initial is None else f", {initial:.4g} before training"
-        yield _row(wording.metric_name(summary), f"{final:.4g} at the end{start}")
+        yield _row(
+            wording.metric_name(summary), f"{final:.4g} at the end{_held_out(summary)}{start}"
+        )
     replaced = wording.stand_in(summary)
     if replaced:
         yield _row("stand-in", replaced, "yellow")
+
+
+def _held_out(summary: Summary) -> str:
+    judged = summary.get("validation_metric")
+    return "" if judged is None else f" on held-out samples, {judged:.4g} in validation"
 
 
 def _time(summary: Summary) -> Lines:

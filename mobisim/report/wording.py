@@ -39,6 +39,12 @@ def metric_name(summary: Summary) -> str:
     return str(summary.get("metric_name") or "metric").replace("_", " ")
 
 
+def judged_name(summary: Summary) -> str:
+    """The metric of the evaluations during training, which may be on a split of their own."""
+    own = summary.get("validation_metric") is not None
+    return f"{'validation ' * own}{metric_name(summary)}"
+
+
 def blame(summary: Summary) -> list[tuple[str, float]]:
     """The parts of the critical path in seconds, in the order of PARTS, those of zero left out."""
     seconds: Mapping[str, float] = summary.get("blame_s") or {}
@@ -101,4 +107,4 @@ def target(summary: Summary) -> str | None:
         return None
     at = summary.get("time_to_target_s")
     verdict = f"met after {human_time(at)}" if at is not None else "not met"
-    return f"{str(wanted['metric']).replace('_', ' ')} {wanted['value']:g} {verdict}"
+    return f"{judged_name(summary)} {wanted['value']:g} {verdict}"

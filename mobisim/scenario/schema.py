@@ -128,7 +128,9 @@ class Training(Strict):
     """Real learning on the simulated timeline.
 
     `padding` says which tokens are sent: every sample padded to `sequence_length` (fixed), to the
-    longest of its mini-batch (longest), or real tokens only (none).
+    longest of its mini-batch (longest), or real tokens only (none). `validation` is a share of the
+    training samples, cut from them by the seed: evaluations during training go to it, and the
+    held-out split is read at the end alone.
     """
 
     task: str = "builtin"
@@ -141,6 +143,7 @@ class Training(Strict):
     stop_at_target: bool = False
     padding: Literal["fixed", "longest", "none"] = "fixed"
     num_samples: Count | None = None
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None
     head: Literal["classification", "next_token"] = "classification"
     pooling: Literal["mean", "first", "last"] | None = None

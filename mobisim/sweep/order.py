@@ -76,6 +76,14 @@ class Trajectory:
         text = json.dumps([self.order.deciding, wanted], sort_keys=True)
         return hashlib.sha256(text.encode() + self.order.steps.tobytes()).hexdigest()[:12]
 
+    def ends_one(self, metric: list[float]) -> bool:
+        """Whether a member ends with the last of these evaluations."""
+        done = len(metric)
+        return any(
+            done == end or (done < end and stop is not None and _first_met(stop, metric))
+            for end, stop in self.stops
+        )
+
     def suffices(self, metric: list[float]) -> bool:
         """Whether every member has ended once these evaluations are made."""
         done = len(metric)
@@ -83,6 +91,10 @@ class Trajectory:
             done >= end or (stop is not None and any(map(stop.met_by, metric)))
             for end, stop in self.stops
         )
+
+
+def _first_met(target: Target, metric: list[float]) -> bool:
+    return target.met_by(metric[-1]) and not any(map(target.met_by, metric[:-1]))
 
 
 def order_of(prepared: Prepared) -> Order:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mobisim.errors import InputError
@@ -23,12 +24,18 @@ from mobisim.sweep.work import Failure, Seen, Setting, look
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it is asked for: axes, the points that they give, and how to run each."""
+    """A sweep as it is asked for: axes, the points that they give, and how to run each.
+
+    `trajectories` is where trainings are kept if other sweeps use them, too; a sweep that does not
+    read the held-out split leaves that to one of these.
+    """
 
     name: str
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
     options: Options
+    trajectories: Path | None = None
+    reads_held_out: bool = True
 
 
 def plan_sweep(

@@ -17,7 +17,7 @@ from mobisim.sweep.plan import Plan, Survey, survey
 from mobisim.sweep.pools import Job, Pool, drive
 from mobisim.sweep.store import Store
 from mobisim.sweep.table import write_table
-from mobisim.sweep.work import Failure, Setting, play, train
+from mobisim.sweep.work import Failure, Setting, Trained, judge, play, train
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def sweep(plan: Plan, pool: Pool) -> Swept:
     out = plan.options.out
     results.check_writable(out or RESULTS / plan.name / "digest")
     options = replace(plan.options, out=None, plots=False, progress=silent)
-    setting = Setting(uuid.uuid4().hex, options)
+    setting = Setting(uuid.uuid4().hex, options, reads_held_out=plan.reads_held_out)
     found = survey(plan, pool, setting)
     place = out or RESULTS / plan.name / f"sweep-{found.digest}"
-    store = Store(place.resolve(), found.digest)
+    store = Store(place.resolve(), found.digest, plan.trajectories)
     with store.opened(found.manifest()):
         work = _Work(found, store, setting)
         drive(pool, work.jobs(), work.done)
@@ -63,7 +63,9 @@ class _Work:
     def __init__(self, found: Survey, store: Store, setting: Setting) -> None:
         self.found, self.store = found, store
         shares = len(found.trajectories) > 1
-        self.setting = replace(setting, folder=store.folder, shares=shares)
+        self.setting = replace(
+            setting, folder=store.folder, trajectories=store.trajectories, shares=shares
+        )
         self.trajectories = {t.digest: t for t in found.trajectories}
         self.learns = {point: t.digest for t in found.trajectories for point in t.members}
         self.wanted = {point for point in found.scenarios if not store.has(point)}
@@ -79,8 +81,17 @@ class _Work:
             if history is None:
                 yield Job(trajectory.digest, train, (self.setting, trajectory))
             else:
-                yield from self._plays(trajectory.members, history)
+                yield from self._learned(trajectory, history)
         yield from self._plays((p for p in self.found.scenarios if p not in self.learns), None)
+
+    def _learned(self, trajectory: Trajectory, history: History) -> Iterator[Job]:
+        """What follows a training: judging it, where that was put off, or the points."""
+        found = self.store.parameters(trajectory.digest).items()
+        waiting = {step: kept for step, kept in found if step not in history.held_out}
+        if self.setting.reads_held_out and waiting:
+            yield Job(trajectory.digest, judge, (self.setting, trajectory, waiting))
+        else:
+            yield from self._plays(trajectory.members, history)
 
     def _plays(self, points: Iterable[str], history: History | None) -> Iterator[Job]:
         for point in points:
@@ -90,20 +101,29 @@ class _Work:
 
     def done(self, job: Job, result: Any) -> Iterable[Job]:
         """Keep a result; a training makes way for the points that it serves."""
-        if job.work is train:
+        if job.work in (train, judge):
             return self._trained(self.trajectories[job.name], result)
         self._finish(job.name, result)
         return ()
 
-    def _trained(self, trajectory: Trajectory, result: History | Failure) -> Iterable[Job]:
+    def _trained(
+        self, trajectory: Trajectory, result: Trained | dict[int, float] | Failure
+    ) -> Iterable[Job]:
         self.trained += 1
         self.found.plan.options.progress("training", self.trained, len(self.trajectories))
         if isinstance(result, Failure):
             for point in self.wanted.intersection(trajectory.members):
                 self._finish(point, result)
             return ()
-        self.store.keep(trajectory.digest, result)
-        return self._plays(trajectory.members, result)
+        if isinstance(result, Trained):
+            history = result.history
+            self.store.keep_parameters(trajectory.digest, result.parameters)
+        else:
+            known = self.store.history(trajectory.digest)
+            assert known is not None
+            history = replace(known, held_out=known.held_out | result)
+        self.store.keep(trajectory.digest, history)
+        return self._plays(trajectory.members, history)
 
     def _finish(self, point: str, result: dict[str, bytes] | Failure) -> None:
         if isinstance(result, Failure):

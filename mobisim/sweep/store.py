@@ -3,6 +3,7 @@
 sweep.json                   what is swept
 points/DIGEST/               a result like that of a run, without pictures and side network
 trajectories/DIGEST.json     losses and evaluations of what was trained
+trajectories/DIGEST/         its parameters, while the held-out split waits to be read
 activations/                 shared by the workers while they train
 table.parquet, table.csv     written last
 """
@@ -27,8 +28,9 @@ from mobisim.report.sweep_table import MANIFEST, POINTS
 class Store:
     """The folder of one sweep."""
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, digest: str, trajectories: Path | None = None) -> None:
         self.folder, self.digest = folder, digest
+        self.trajectories = trajectories or folder / "trajectories"
 
     @contextmanager
     def opened(self, manifest: Mapping[str, Any]) -> Iterator[None]:
@@ -94,15 +96,34 @@ class Store:
             found = json.loads(self._history(trajectory).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        found["ends"] = {int(step): value for step, value in found["ends"].items()}
+        for name in ("ends", "held_out"):
+            found[name] = {int(step): value for step, value in found[name].items()}
         return History(**found)
 
     def keep(self, trajectory: str, history: History) -> None:
-        """Keep what a trajectory learned."""
+        """Keep what a trajectory learned; its parameters, if any, have been judged now."""
         path = self._history(trajectory)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with results.replacing(path) as aside:
             aside.write_text(json.dumps(vars(history)), encoding="utf-8")
+        if history.held_out:
+            shutil.rmtree(self._parameters(trajectory), ignore_errors=True)
+
+    def parameters(self, trajectory: str) -> dict[int, bytes]:
+        """What a trajectory's parameters were at its ends, to be judged later."""
+        found = self._parameters(trajectory).glob("*.safetensors")
+        return {int(path.stem): path.read_bytes() for path in found}
+
+    def keep_parameters(self, trajectory: str, parameters: Mapping[int, bytes]) -> None:
+        """Keep parameters, before the history that says that they are there."""
+        folder = self._parameters(trajectory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for step, content in parameters.items():
+            with results.replacing(folder / f"{step}.safetensors") as aside:
+                aside.write_bytes(content)
 
     def _history(self, trajectory: str) -> Path:
-        return self.folder / "trajectories" / f"{trajectory}.json"
+        return self.trajectories / f"{trajectory}.json"
+
+    def _parameters(self, trajectory: str) -> Path:
+        return self.trajectories / trajectory

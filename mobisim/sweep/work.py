@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from mobisim.sweep.order import Order, Trajectory, order_of
 from mobisim.workload import Planned, plan_training
 
 if TYPE_CHECKING:
+    from mobisim.lessons import Taught
     from mobisim.training.backbone import Backbone
 
 KEPT = 8  # sets of data that a worker keeps at hand
@@ -33,14 +34,18 @@ class Setting:
     """What all work of one sweep shares.
 
     `session` is new each time a sweep is started: nothing read in an earlier one is used again.
-    `folder` is that of the sweep, of use only to a worker that sees it; `shares` says whether
-    more than one trajectory is trained.
+    `folder` is that of the sweep and `trajectories` where its trainings are, both of use only to a
+    worker that sees them; `shares` says whether
+    more than one trajectory is trained, `reads_held_out` whether what was learned may be judged on
+    the held-out split.
     """
 
     session: str
     options: Options
     folder: Path | None = None
+    trajectories: Path | None = None
     shares: bool = False
+    reads_held_out: bool = True
 
     def below(self, name: str) -> Path | None:
         """A folder of the sweep where this worker sees it."""
@@ -54,6 +59,14 @@ class Seen:
 
     digest: str
     order: Order | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trajectory learned; `parameters` at its ends where the held-out split waits."""
+
+    history: History
+    parameters: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,34 +90,53 @@ def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def look(setting: Setting, scenario: Scenario) -> Seen:
     """Work out what a point is, without recording anything."""
-    prepared = _prepared(setting, scenario)
+    prepared = prepared_for(setting, scenario)
     return Seen(prepared.digest, order_of(prepared) if will_learn(prepared) else None)
 
 
-def train(setting: Setting, trajectory: Trajectory) -> History:
+def train(setting: Setting, trajectory: Trajectory) -> Trained:
     """Train a trajectory as far as any of its members needs it."""
     # torch takes seconds to import, and sweeps of timing alone must not pay for it.
-    from mobisim.lessons import Checkpoints, Taught, make_trainer  # noqa: PLC0415
+    from mobisim.lessons import Checkpoints, Taught, packed  # noqa: PLC0415
 
-    prepared = _prepared(setting, trajectory.scenario)
-    place = setting.below("trajectories") or Path(tempfile.gettempdir()) / "mobisim"
+    prepared = prepared_for(setting, trajectory.scenario)
+    seen = setting.trajectories if setting.below("") else None
+    place = seen or Path(tempfile.gettempdir()) / "mobisim"
     checkpoints = Checkpoints(
         place / trajectory.digest,
         trajectory.digest,
-        every_s=prepared.options.checkpoint_every_s if setting.below("") else math.inf,
+        every_s=prepared.options.checkpoint_every_s if seen else math.inf,
         resume=True,
     )
-    shared = setting.below("activations") if setting.shares else None
-    load = partial(_backbone, setting.session)
-    trainer = make_trainer(prepared.system, prepared.planned, load, shared)
-    lessons = Taught(prepared.system, prepared.planned, checkpoints, trainer=trainer)
-    _follow(lessons, trajectory)
+    lessons = Taught(prepared.system, prepared.planned, checkpoints, make=_maker(setting))
+    _follow(lessons, trajectory, reads_held_out=setting.reads_held_out)
     checkpoints.clear()
-    return lessons.history
+    kept = {step: packed(parameters) for step, parameters in lessons.kept.items()}
+    return Trained(lessons.history, kept)
 
 
-def _follow(lessons: Any, trajectory: Trajectory) -> None:
-    history: History = lessons.history
+def judge(
+    setting: Setting, trajectory: Trajectory, parameters: Mapping[int, bytes]
+) -> dict[int, float]:
+    """The metrics on the held-out split at the ends of a trajectory that is trained."""
+    from mobisim.lessons import held_out_metric, unpacked  # noqa: PLC0415
+
+    prepared, make = prepared_for(setting, trajectory.scenario), _maker(setting)
+    return {
+        step: held_out_metric(prepared.system, prepared.planned, unpacked(content), make)
+        for step, content in parameters.items()
+    }
+
+
+def _maker(setting: Setting) -> Callable[..., Any]:
+    from mobisim.lessons import make_trainer  # noqa: PLC0415
+
+    shared = setting.below("activations") if setting.shares else None
+    return partial(make_trainer, load=partial(_backbone, setting.session), shared=shared)
+
+
+def _follow(lessons: Taught, trajectory: Trajectory, *, reads_held_out: bool) -> None:
+    history = lessons.history
     for done, (_, batch, version_read) in enumerate(trajectory.order.steps.tolist(), 1):
         if done > len(history.loss):  # else a checkpoint has brought it back
             lessons.step(batch, version_read)
@@ -112,6 +144,8 @@ def _follow(lessons: Any, trajectory: Trajectory) -> None:
             history.ends[done] = lessons.evaluate()
         elif math.isnan(history.metric[done - 1]):
             continue
+        if done == len(history.loss) and trajectory.ends_one(history.metric):
+            lessons.end(reads_held_out=reads_held_out)
         if trajectory.suffices(history.metric[:done]):
             return
 
@@ -120,7 +154,7 @@ def play(
     setting: Setting, scenario: Scenario, digest: str, history: History | None
 ) -> dict[str, bytes]:
     """The files of a point: its timeline, with what was learned laid on it."""
-    prepared = _prepared(setting, scenario)
+    prepared = prepared_for(setting, scenario)
     if prepared.digest != digest:
         raise MobisimError(
             "the workers of this sweep differ: in their versions of mobisim, or in their data"
@@ -131,7 +165,8 @@ def play(
         return {path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
 
 
-def _prepared(setting: Setting, scenario: Scenario) -> Prepared:
+def prepared_for(setting: Setting, scenario: Scenario) -> Prepared:
+    """A point made ready, its data read once per session."""
     training = scenario.training
     planned = _planned(setting.session, training, scenario.seed) if training else None
     return prepare(scenario, setting.options, planned)

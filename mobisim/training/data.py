@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +42,29 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task ready for training: what is learned from and what it is judged on."""
+    """A task ready for training: what is learned from and what it is judged on.
+
+    `held_out` is kept for the end where `evaluation`, what it is judged on until then, was cut
+    from the training samples.
+    """
 
     name: str
     train: Split
     evaluation: Split
     num_classes: int
     metric: str = "accuracy"
+    held_out: Split | None = None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """All that there are."""
+        return (self.train, self.evaluation, *([self.held_out] if self.held_out else []))
+
+    @property
+    def at_the_end(self) -> TaskData:
+        """The same with nothing held back: judged on the held-out split."""
+        assert self.held_out is not None
+        return replace(self, evaluation=self.held_out, held_out=None)
 
 
 def load_task(
@@ -57,6 +73,7 @@ def load_task(
     backbone: str,
     sequence_length: int,
     num_samples: int | None = None,
+    validation: float | None = None,
     seed: int = 0,
     directories: Sequence[Path] | None = None,
 ) -> TaskData:
@@ -64,20 +81,24 @@ def load_task(
 
     `task` is builtin, hf:owner/name, a directory in GLUE's TSV layout, or the name of one in
     `directories`. `num_samples` takes a seeded subset of the training samples (all, if fewer);
-    a smaller subset is contained in a larger one.
+    a smaller subset is contained in a larger one. `validation` is the share of these that is cut
+    off by the seed, to be judged on until the end.
 
-    Raises: InputError where the task or the tokeniser is missing or malformed.
+    Raises: InputError where the task or the tokeniser is missing or malformed, or the share leaves
+    nothing on one side.
     """
     train, evaluation = read_task(task, directories)
     num_classes = _num_classes(task, train, evaluation)
     train = _subset(train, num_samples, seed)
     tokenizer = load_tokenizer(backbone)
-    return TaskData(
-        name=task,
-        train=_split(train, tokenise(tokenizer, train.texts, sequence_length)),
-        evaluation=_split(evaluation, tokenise(tokenizer, evaluation.texts, sequence_length)),
-        num_classes=num_classes,
-    )
+
+    def split(source: Examples) -> Split:
+        return _split(source, tokenise(tokenizer, source.texts, sequence_length))
+
+    if validation is None:
+        return TaskData(task, split(train), split(evaluation), num_classes)
+    kept, cut = _cut(train, validation, seed)
+    return TaskData(task, split(kept), split(cut), num_classes, held_out=split(evaluation))
 
 
 def read_task(task: str, directories: Sequence[Path] | None = None) -> tuple[Examples, Examples]:
@@ -169,7 +190,27 @@ def _subset(source: Examples, num_samples: int | None, seed: int) -> Examples:
     """A seeded subset in the order of the source."""
     if num_samples is None or num_samples >= len(source.texts):
         return source
-    chosen = np.sort(_stream("subset", seed).permutation(len(source.texts))[:num_samples])
+    return _taken(source, _stream("subset", seed).permutation(len(source.texts))[:num_samples])
+
+
+def _cut(source: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """What is left to train on, and a seeded share of at least one sample."""
+    total = len(source.texts)
+    size = max(1, round(share * total))
+    if size >= total:
+        raise InputError(
+            "nothing is left to train on",
+            where="training.validation",
+            expected="a share that leaves samples on both sides",
+            got=f"{size} of {total}",
+        )
+    order = _stream("validation", seed).permutation(total)
+    return _taken(source, order[size:]), _taken(source, order[:size])
+
+
+def _taken(source: Examples, numbers: NDArray[np.int64]) -> Examples:
+    """The examples of these numbers, in the order of the source."""
+    chosen = np.sort(numbers)
     return Examples(
         tuple(source.texts[i] for i in chosen),
         tuple(source.labels[i] for i in chosen),

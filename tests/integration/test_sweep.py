@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mobisim.scenario.document import parse
 from mobisim.sweep.grid import parse_axis
 from mobisim.sweep.plan import plan_sweep
 from mobisim.sweep.run import Swept, sweep
-from mobisim.sweep.work import look, play, train
+from mobisim.sweep.work import judge, look, play, train
 from mobisim.training.backbone import Backbone
 
 UPLINK = "devices[*].link.uplink=1,5,200 Mbit/s"
@@ -96,6 +97,33 @@ def test_ends_at_targets_and_horizons_are_cut_from_one_training(task: Path, tmp_
     assert found.num_trajectories == 1
     assert {row["ended_by"] for row in found.rows} == {"target", "horizon", "finished"}
     assert_equal_to_runs(found, tmp_path)
+
+
+def test_held_out_samples_are_read_where_a_run_ends(task: Path, tmp_path: Path) -> None:
+    """With a validation split, at every end of one training, as runs of their own do."""
+    target = "training.target={metric: accuracy, value: 2}"
+    overrides = [*small(task), target, "training.stop_at_target=true", "training.validation=0.25"]
+    axes = [UPLINK, "training.target.value=0.2,2"]
+    found = swept(tmp_path / "s", "wifi_5mbps", axes, [*overrides, "horizon=130 s"])
+    assert found.num_trajectories == 1
+    assert {row["ended_by"] for row in found.rows} == {"target", "horizon", "finished"}
+    assert_equal_to_runs(found, tmp_path)
+
+
+def test_held_out_samples_may_wait_for_another_sweep(task: Path, tmp_path: Path) -> None:
+    """What was not to be read is not; a sweep that reads it trains nothing again."""
+    overrides = [*small(task), "training.validation=0.25"]
+    document, axes = catalog.scenario("wifi_5mbps"), [parse_axis("wire.codec=nf4,int2")]
+    plan = plan_sweep(document, axes, mobisim.Options(out=tmp_path / "a"), overrides=overrides)
+    apart = replace(plan, trajectories=tmp_path / "learned", reads_held_out=False)
+    first = sweep(apart, AtOnce().pool())
+    assert [row["final_metric"] for row in first.rows] == [None, None]
+    assert all(row["validation_metric"] > 0 for row in first.rows)
+    options, executor = mobisim.Options(out=tmp_path / "b"), AtOnce()
+    second = sweep(replace(apart, options=options, reads_held_out=True), executor.pool())
+    assert (calls(executor, train), calls(executor, judge)) == (0, 2)
+    assert list((tmp_path / "learned").glob("*/*.safetensors")) == []
+    assert_equal_to_runs(second, tmp_path)
 
 
 def test_the_backbone_runs_once_for_all_codecs(

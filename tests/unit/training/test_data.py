@@ -54,12 +54,19 @@ def test_epochs_and_seeds_differ() -> None:
     assert not np.array_equal(first, mini_batches(50, 50, 1, seed=1)[0])
 
 
-def subset(directory: Path, backbone: Path, num_samples: int, seed: int = 0) -> TaskData:
+def subset(
+    directory: Path,
+    backbone: Path,
+    num_samples: int,
+    seed: int = 0,
+    validation: float | None = None,
+) -> TaskData:
     return load_task(
         str(directory),
         backbone=str(backbone),
         sequence_length=8,
         num_samples=num_samples,
+        validation=validation,
         seed=seed,
     )
 
@@ -76,6 +83,29 @@ def test_smaller_subset_lies_in_the_larger(
     assert set(small.train.texts) <= set(large.train.texts)
     assert small.train.texts != other.train.texts
     assert len(small.evaluation) == 40
+
+
+def test_validation_is_cut_from_the_training_samples(
+    tmp_path: Path, model_directory: Path, make_task: Callable[..., Path]
+) -> None:
+    """A seeded share of them, none of it left to train on; the held-out split stays whole."""
+    task = make_task(tmp_path)
+    whole = subset(task, model_directory, 1000)
+    cut, other = (subset(task, model_directory, 1000, seed, validation=0.25) for seed in (0, 1))
+    assert (len(cut.train), len(cut.evaluation)) == (33, 11)
+    assert sorted([*cut.train.texts, *cut.evaluation.texts]) == sorted(whole.train.texts)
+    assert cut.evaluation.texts != other.evaluation.texts
+    assert cut.held_out is not None
+    assert cut.held_out.texts == cut.at_the_end.evaluation.texts == whole.evaluation.texts
+
+
+def test_validation_leaves_something_to_train_on(
+    tmp_path: Path, model_directory: Path, make_task: Callable[..., Path]
+) -> None:
+    """A share of nearly all samples is refused."""
+    task = make_task(tmp_path)
+    with pytest.raises(InputError, match="nothing is left to train on"):
+        subset(task, model_directory, 1, validation=0.9)
 
 
 def test_subset_beyond_the_task_is_the_task(
