@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,26 @@ def test_a_rerun_goes_on_with_the_samples_so_far(tmp_path: Path) -> None:
     after = raw.read_text("utf-8")
     assert after.startswith(before[: before.rindex("\n", 0, -1)])
     assert len(after) > len(before)
+
+
+def test_a_machine_that_sleeps_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command stops and says so; the same command goes on with the samples before the sleep."""
+    real, looks = time.clock_gettime, itertools.count()
+    asleep = lambda clock: real(clock) + (3600.0 if next(looks) > 12 else 0.0)  # noqa: E731
+    arguments = ("profile", "--quick", "--budget", "1 s", "--role", "server", "--out", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "clock_gettime", asleep)
+        ran = mobisim(capsys, *arguments)
+    assert ran.code == 2
+    assert "the machine slept" in ran.err
+    assert "the same command goes on" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["my-device.samples.csv"]
+    before = (tmp_path / "my-device.samples.csv").read_text("utf-8")
+    assert len(before.splitlines()) > 1
+    assert mobisim(capsys, *arguments).code == 0
+    assert (tmp_path / "my-device.samples.csv").read_text("utf-8").startswith(before)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "{header}\nblock,1,add,1,1,1,1,fp32,1,-3.0\n"])

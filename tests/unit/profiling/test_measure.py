@@ -56,6 +56,16 @@ def test_it_ends_with_the_budget() -> None:
     assert len(taken["wild"]) > 6
 
 
+def test_what_needs_many_samples_gets_them_beyond_the_budget() -> None:
+    """Percentiles need more than a median; nothing else is measured any longer."""
+    whole = Case("whole", 1.0, lambda: lambda: {timed("whole"): 1.0}, least=30)
+    numbers = count(1)
+    wild = case("wild", lambda: float(next(numbers) % 7 + 1), flop=0.0)
+    taken = Watched(1e-6).run(whole, wild)
+    assert len(taken["whole"]) == 30
+    assert len(taken["wild"]) < 5
+
+
 def test_rounds_are_shuffled_by_the_seed() -> None:
     """The order changes from round to round, and is the same for the same seed."""
     orders = []
