@@ -10,6 +10,7 @@ import pytest
 from commands import TOY, Ran, mobisim
 
 import mobisim as package
+from mobisim.scenario.methods import METHODS
 
 BACKBONE = Path(package.__file__).parent / "training" / "builtin" / "backbone"
 
@@ -81,7 +82,10 @@ def test_a_file_that_is_not_there(run: Run, name: str, says: str) -> None:
 
 VALUES = {
     "an unknown key": ("sede=1", "sede\n  no key 'sede' here; did you mean 'seed'?"),
-    "an unknown method": ("method=mobilm", "method\n  expected: mobillm; did you mean 'mobillm'?"),
+    "an unknown method": (
+        "method=mobilm",
+        f"method\n  expected: one of {', '.join(METHODS)}; did you mean 'mobillm'?",
+    ),
     "an unknown codec": ("wire.codec=nf5", "did you mean 'nf4'?\n  got: 'nf5'"),
     "an unknown device": ("devices[0].profile=pixel8", "did you mean 'pixel-8'?"),
     "an unknown link": ("devices[0].link=wifi5", "did you mean 'wifi-5'?"),

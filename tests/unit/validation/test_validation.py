@@ -125,4 +125,4 @@ def test_published_figures_are_told_with_source_and_grade() -> None:
     found = published()
     assert all(one.source.endswith((", S", ", P")) for one in found)
     assert found[0].agrees
-    assert [one.agrees for one in found].count(False) == 1  # LoRA at the smaller shape
+    assert [one.agrees for one in found].count(False) == 2  # LoRA, with fused attention
