@@ -30,7 +30,7 @@ from mobisim.testbed.kernel_link import KernelLinks
 from mobisim.testbed.plan import Plan
 from mobisim.validation.pieces import WHOLE, Found, Piece
 
-ROUND_S, CARRYING_ROUNDS = 3.0, 2
+ROUND_S, CARRYING_ROUNDS = 2.0, 2
 STARTING_S, DRAINING_S = 0.5, 10.0  # until the link carries; what waits for it at the end
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
