@@ -98,13 +98,19 @@ def lay_links(
     """
     if limit == "sender":
         return None, "asked for"
+    if not plan.is_steady:
+        return _refused(limit, "the kernel keeps constant rates only")
     rates = [_rates(plan, device) for device in range(plan.num_devices)]
     try:
         return stack.enter_context(kernel_links(rates)), ""
     except NotPermittedError as error:
-        if limit == "kernel":
-            raise InputError("no link of the kernel's", where="--link", got=str(error)) from error
-        return None, str(error)
+        return _refused(limit, str(error))
+
+
+def _refused(limit: str, why: str) -> tuple[None, str]:
+    if limit == "kernel":
+        raise InputError("no link of the kernel's", where="--link", got=why)
+    return None, why
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ def device(
         keys=Keys(key_folder) if key_folder else None,
         device=index,
         digest=plan.digest,
-        bits_per_s=None if kernel_link else group.uplink_bits_per_s,
+        pace=None if kernel_link else plan.uplink_pace(index),
         latency_s=group.latency_s,
         patience_s=patience,
     )

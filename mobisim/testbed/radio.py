@@ -19,6 +19,7 @@ from mobisim.testbed.clock import Offset, clock_name, now
 from mobisim.testbed.endpoint import DEVICE_NAME, SERVER_NAME, Address, Keys
 from mobisim.testbed.frames import Ask, Bye, Hello, State
 from mobisim.testbed.outbox import Message, Outbox, Place
+from mobisim.testbed.pace import Pace
 
 ASK_EVERY_S = 1.0  # while nothing else tells how far the server is
 PINGS, PING_EVERY_S = 20, 0.005
@@ -45,7 +46,7 @@ class Line:
     keys: Keys | None
     device: int
     digest: bytes
-    bits_per_s: float | None  # None where the kernel limits the link
+    pace: Pace | None  # None where the kernel limits the link
     latency_s: float
     patience_s: float
 
@@ -55,7 +56,7 @@ class Radio:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.outbox = Outbox(line.bits_per_s)
+        self.outbox = Outbox(line.pace)
         self.offset = Offset()
         self.network = bytearray()
         self._clock = clock_name()
@@ -223,7 +224,7 @@ class Radio:
             # All that was sent before the question is in its answer.
             if state.answers == self._asked_at and (place, state.offset) < self._asked_after:
                 self.outbox.rewind(place, state.offset, self.to_server(now()))
-            self._state = state
+            self._state, self.outbox.zero = state, state.zero
             self._finish_without_network(state)
             self._changed.notify_all()
 

@@ -84,8 +84,8 @@ class Sending(Wire):
         super().__init__()
         self._plan = plan
         group = plan.group(0)
-        rate = group.uplink_bits_per_s if paced else None
-        self._radio = Radio(Line(address, keys, 0, plan.digest, rate, group.latency_s, PATIENCE_S))
+        pace = plan.uplink_pace(0) if paced else None
+        self._radio = Radio(Line(address, keys, 0, plan.digest, pace, group.latency_s, PATIENCE_S))
         self._thread.start()
 
     def _play(self) -> None:
