@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mobisim.cost.memory import capacity_bytes, device_memory, server_memory
+from mobisim.cost.memory import capacity_bytes
+from mobisim.cost.method_memory import memory_on_device, memory_on_server
 from mobisim.cost.system import System
 from mobisim.report.metrics import BacklogFold
 from mobisim.report.summary import fit_fields
@@ -47,7 +48,8 @@ class Memory:
         """
         groups = self.world.groups
         most = [
-            min(group.run_ahead, group.num_batches) * len(group.batches[0].parts)
+            min(group.run_ahead, group.num_batches)
+            * max(len(batch.parts) for batch in group.batches)
             for group in groups
         ]
         waiting = sum(count * group.count for count, group in zip(most, groups, strict=True))
@@ -63,18 +65,14 @@ class Memory:
         return self.fields(by_group(self.world, backlog.device_peaks), backlog.server_peak)
 
     def _device(self, index: int, backlog: int) -> dict[str, object]:
-        group, largest = (
-            self.system.scenario.devices[index],
-            self.world.groups[index].largest_message,
-        )
-        memory = device_memory(
-            self.system, group, self.workload.largest, largest, backlog * largest
-        )
+        group = self.system.scenario.devices[index]
+        largest = self.world.groups[index].largest_message
+        memory = memory_on_device(self.system, group, self.workload.largest, largest, backlog)
         return fit_fields("device", memory, capacity_bytes(group.profile))
 
     def _server(self, backlog: int) -> dict[str, object]:
         largest = max(group.largest_payload for group in self.world.groups)
-        memory = server_memory(self.system, self.workload.largest, backlog * largest)
+        memory = memory_on_server(self.system, self.workload.largest, backlog * largest)
         return fit_fields("server", memory, capacity_bytes(self.system.scenario.server.profile))
 
 

@@ -11,28 +11,23 @@ from functools import cache, cached_property
 from typing import Any
 
 from mobisim.cost.architecture import Architecture
-from mobisim.cost.compute import device_model
-from mobisim.cost.measured import MeasuredDeviceModel
-from mobisim.cost.memory import DeviceMemory, capacity_bytes, device_memory
+from mobisim.cost.memory import DeviceMemory, capacity_bytes
+from mobisim.cost.method_cost import on_device_s, outside
+from mobisim.cost.method_memory import memory_on_device
 from mobisim.cost.system import System, check_positions
-from mobisim.cost.training import Training
-from mobisim.cost.training_memory import TrainingMemory, training, training_memory
-from mobisim.cost.training_time import training_model
-from mobisim.cost.wire import payload_parts
+from mobisim.cost.traffic import traffic
+from mobisim.cost.training import BackbonePart, Training
+from mobisim.cost.training_memory import TrainingMemory, training
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.report.fit_map import FitMap
 from mobisim.report.fit_table import FitRow, FitTable
-from mobisim.scenario.methods import METHODS, MethodInfo
+from mobisim.scenario.methods import METHODS, MethodInfo, name_of
 from mobisim.scenario.profiles import Precision
 from mobisim.scenario.schema import DeviceGroup, Scenario
 
 MAX_BATCH, MIN_LENGTH, MAX_LENGTH = 512, 16, 2048
 STEPS_PER_DOUBLING = 4
-# Methods whose memory is known; the others are not built yet.
-FITTED = tuple(
-    name for name, method in METHODS.items() if method.site == "device" or name == "mobillm"
-)
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,16 @@ class Fit:
     def system(self) -> System:
         """The sizes of the scenario."""
         return System(self.scenario)
+
+    @cached_property
+    def systems(self) -> dict[str, System]:
+        """The same by each method."""
+        return {name: System(self._by(name)) for name in METHODS}
+
+    def _by(self, name: str) -> Scenario:
+        checkpointing = self.checkpointing or self.scenario.tuning.checkpointing
+        tuning = self.scenario.tuning.model_copy(update={"checkpointing": checkpointing})
+        return self.scenario.model_copy(update={"method": name, "tuning": tuning})
 
     @property
     def backbone(self) -> Architecture:
@@ -79,21 +84,13 @@ class Fit:
     ) -> DeviceMemory | TrainingMemory:
         """What the device needs to take its part in a method, at its own precision or another."""
         group = self.group if precision is None else _at(self.group, precision)
-        if method.site == "device":
-            return training_memory(
-                self.system, group, method, shape, checkpointing=self.checkpointing
-            )
-        parts = payload_parts(
-            self.scenario.wire,
-            shape,
-            self.backbone.width,
-            len(self.system.taps),
-            by_layer=self.system.by_layer,
-        )
-        largest, waiting = max(parts), group.run_ahead * len(parts)
-        found = device_memory(self.system, group, shape, largest, waiting * largest)
-        assert found is not None
-        return found
+        system = self.systems[name_of(method)]
+        found = traffic(system, shape)
+        largest = max(*found.up, found.reply, 0)
+        waiting = group.run_ahead * len(found.up)
+        memory = memory_on_device(system, group, shape, largest, waiting)
+        assert memory is not None
+        return memory
 
     def largest_batch(self, name: str, length: int, precision: Precision) -> int:
         """The most samples of that length that fit, up to MAX_BATCH; 0 where none does."""
@@ -159,16 +156,17 @@ def table(fit: Fit) -> FitTable:
         capacity=fit.capacity,
         batch_size=num_samples,
         sequence_length=length,
-        rows=tuple(_row(fit, name) for name in FITTED),
+        rows=tuple(_row(fit, name) for name in METHODS),
         checkpointing=fit.checkpointing,
-        only_head_trains=tuple(name for name in FITTED if _only_head_trains(fit, name)),
+        only_head_trains=tuple(name for name in METHODS if _only_head_trains(fit, name)),
+        attention=fit.scenario.attention,
     )
 
 
 def _only_head_trains(fit: Fit, name: str) -> bool:
     """Whether a method finds nothing to train, as BitFit in a model without biases."""
     found = METHODS[name]
-    if found.site == "server":
+    if found.site != "device":
         return False
     run, shape = _training(fit, name), BatchShape.uniform(*fit.shape)
     nothing = replace(run, method=replace(found, trains=(), bypass=None))
@@ -187,23 +185,28 @@ def _row(fit: Fit, name: str) -> FitRow:
 def device_seconds(fit: Fit, name: str) -> float | None:
     """Seconds of the device for a mini-batch; None where its profile does not tell."""
     shape, profile = BatchShape.uniform(*fit.shape), fit.group.profile
-    if METHODS[name].site == "device":
-        model = training_model(profile, fit.system.optimizer)
-        step = model.step(_training(fit, name), shape) if model is not None else None
-        return step.total_s if step is not None else None
-    device = device_model(fit.system, fit.group)
-    if isinstance(device, MeasuredDeviceModel) and not device.covers(shape):
+    system = fit.systems[name]
+    if METHODS[name].device == "nothing":
+        return 0.0
+    try:
+        if METHODS[name].device != "forward" and profile.kind == "fixed":
+            return None
+        if any(True for where, *_ in outside(system, shape) if where.startswith("devices")):
+            return None
+    except InputError:  # an operator that was not measured
         return None
-    return sum(device.forward_s(shape)) + sum(device.encode_s(shape))
+    return on_device_s(system, fit.group, shape)
 
 
 def _training(fit: Fit, name: str) -> Training:
-    return training(fit.system, fit.group, METHODS[name], checkpointing=fit.checkpointing)
+    system = fit.systems[name]
+    part: BackbonePart = "below" if system.options.method.site == "split" else "all"
+    return training(system, fit.group.profile.precision.value, part)
 
 
 def work(fit: Fit, name: str) -> dict[str, int | float] | None:
     """Parameters that train and FLOPs of a step on the device; None where the server trains."""
-    if METHODS[name].site == "server":
+    if METHODS[name].device in ("forward", "nothing", "perturbed_forwards"):
         return None
     found = _training(fit, name).tally(BatchShape.uniform(*fit.shape))
     return {
@@ -219,7 +222,7 @@ def fit_map(fit: Fit) -> FitMap:
     largest: dict[tuple[str, str], list[int]] = {
         (precision, name): [fit.largest_batch(name, length, precision) for length in lengths]
         for precision in fit.precisions()
-        for name in FITTED
+        for name in METHODS
     }
     return FitMap(table(fit), tuple(lengths), tuple(fit.precisions()), largest, MAX_BATCH)
 
@@ -241,7 +244,7 @@ def numbers(fit: Fit) -> dict[str, Any]:
             "sequence_lengths": list(area.lengths),
             "max_batch_size": area.max_batch,
             "largest_batch_size": {
-                precision: {name: area.largest[precision, name] for name in FITTED}
+                precision: {name: area.largest[precision, name] for name in METHODS}
                 for precision in area.precisions
             },
         },

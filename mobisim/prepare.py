@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mobisim.cost.compute import device_model, server_model
-from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel
+from mobisim.cost.method_cost import outside, sides
 from mobisim.cost.system import System, check_positions
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
@@ -161,9 +160,9 @@ def _extrapolated(system: System, planned: Planned) -> list[str]:
     tokens = [shape.num_tokens for shape in shapes]
     scenario = system.scenario
     profiles = {f"devices[{i}].profile": g.profile for i, g in enumerate(scenario.devices)}
-    found = []
+    found, used = [], sides(system)
     for path, profile in {**profiles, "server.profile": scenario.server.profile}.items():
-        if isinstance(profile, Roofline):
+        if isinstance(profile, Roofline) and used[path == "server.profile"]:
             low, high = profile.covers.num_tokens
             outside = [count for count in (min(tokens), max(tokens)) if not low <= count <= high]
             if outside:
@@ -180,18 +179,8 @@ def _unmeasured(system: System, shapes: list[BatchShape]) -> list[str]:
     Raises:
         InputError: an operator that was not measured at all, which nothing can allow.
     """
-    groups = enumerate(system.scenario.devices)
-    models = {f"devices[{i}].profile": device_model(system, group) for i, group in groups}
-    found = []
-    for path, model in (*models.items(), ("server.profile", server_model(system))):
-        if isinstance(model, MeasuredDeviceModel | MeasuredServerModel):
-            try:
-                beyond = [words for shape in shapes for words in model.outside(shape)]
-            except InputError as error:
-                raise error.placed(path) from error
-            name = model.operators.name
-            found += [f"{path} ({name}): {words}" for words in dict.fromkeys(beyond)]
-    return found
+    beyond = (one for shape in shapes for one in outside(system, shape))
+    return [f"{path} ({name}): {words}" for path, name, words in dict.fromkeys(beyond)]
 
 
 def _check_magnitudes(world: World) -> None:
@@ -203,9 +192,10 @@ def _check_magnitudes(world: World) -> None:
     seconds, size = 0.0, 0
     for group in world.groups:
         batches = group.count * group.num_batches
-        seconds += batches * (group.latency_s + max(map(_seconds, group.batches)))
+        seconds += batches * (2 * group.latency_s + max(map(_seconds, group.batches)))
         seconds += group.count * (group.download_s + group.latency_s)
-        size += batches * group.largest_payload + group.count * group.download_bytes
+        replies = max(batch.reply_bytes for batch in group.batches)
+        size += batches * (group.largest_payload + replies) + group.count * group.download_bytes
     for unit, total, most in (("seconds", seconds, MAX_SECONDS), ("bytes", size, MAX_BYTES)):
         if total > most:
             raise InputError(
@@ -221,7 +211,7 @@ def _seconds(batch: Batch) -> float:
         part.forward_s + part.encode_s + part.transfer_s + part.decode_s + part.side_forward_s
         for part in batch.parts
     )
-    return sum(parts) + batch.step_s
+    return sum(parts) + batch.cached_s + batch.step_s + batch.reply_s + batch.backward_s
 
 
 def _digest(scenario: Scenario, options: Options, planned: Planned) -> str:

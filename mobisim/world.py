@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.channel import Channel, directions
-from mobisim.cost.compute import BatchCost, batch_cost
+from mobisim.cost.compute import BatchCost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
+from mobisim.cost.method_cost import method_cost
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
 from mobisim.scenario.profiles import (
@@ -72,15 +73,10 @@ class Heat:
 
 @dataclass(frozen=True)
 class Contention:
-    """How many times as long device and worker take while both compute on one machine.
-
-    And how many times as long while the uplink carries, for sending and for receiving.
-    """
+    """How many times as long device and worker take while both compute on one machine."""
 
     device_slowdown: float
     server_slowdown: float
-    device_carrying: float = 1.0
-    server_carrying: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,9 @@ class Group:
 
     @property
     def largest_message(self) -> int:
-        """Bytes of the largest message."""
-        return max((p.num_bytes for batch in self.batches for p in batch.parts), default=0)
+        """Bytes of the largest message, up or down."""
+        up = max((p.num_bytes for batch in self.batches for p in batch.parts), default=0)
+        return max(up, *(batch.reply_bytes for batch in self.batches))
 
     @property
     def largest_payload(self) -> int:
@@ -208,10 +205,11 @@ def build(system: System, workload: Workload) -> World:
         seed=scenario.seed,
         groups=tuple(_group(system, group, workload) for group in scenario.devices),
         num_workers=scenario.server.workers,
-        deliver=scenario.deliver != "none",
+        deliver=scenario.deliver != "none" and system.options.method.has_side_network,
         horizon_s=scenario.horizon,
         step_distribution=_distribution(scenario, server, "step"),
         contention=_contention(scenario) if scenario.server.colocated else None,
+        on_device=system.options.method.device == "training",
         cells=tuple(
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
         ),
@@ -224,11 +222,7 @@ def _contention(scenario: Scenario) -> Contention:
     assert isinstance(server, Measured)
     assert device.contention is not None
     assert server.contention is not None
-    sides = device.contention, server.contention
-    return Contention(
-        *(side.slowdown.value for side in sides),
-        *(side.carrying.value if side.carrying else 1.0 for side in sides),
-    )
+    return Contention(device.contention.slowdown.value, server.contention.slowdown.value)
 
 
 def _distribution(
@@ -244,7 +238,7 @@ def _distribution(
 
 def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
     profile, link = group.profile, group.link
-    costs = [batch_cost(system, group, shape) for shape in workload.shapes]
+    costs = [method_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
     up, down = directions(group, system.scenario.cells)
@@ -252,7 +246,9 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         count=group.count,
         run_ahead=group.run_ahead,
         num_batches=workload.num_batches,
-        batches=tuple(_batch(system, group, cost, up.bits_per_s) for cost in costs),
+        batches=tuple(
+            _batch(system, group, cost, up.bits_per_s, down.bits_per_s) for cost in costs
+        ),
         order=workload.order,
         mtu_bytes=link.mtu_bytes.value,
         overhead_bytes=link.overhead_bytes.value,
@@ -280,10 +276,13 @@ def _heat(profile: DeviceProfile) -> Heat | None:
     return Heat(profile.heat.sustained_clock.value, profile.heat.time_constant.value)
 
 
-def _batch(system: System, group: DeviceGroup, cost: BatchCost, bits_per_s: float) -> Batch:
+def _batch(
+    system: System, group: DeviceGroup, cost: BatchCost, bits_per_s: float, down_bits_per_s: float
+) -> Batch:
     taps: Sequence[int] = system.taps if system.by_layer else (-1,)
     sizes = [group.link.wire_bytes(size) for size in cost.payload_bytes]
     side = cost.side_forward_s or (0.0,) * len(sizes)
+    reply = group.link.wire_bytes(cost.reply_bytes)
     columns = (taps, cost.forward_s, cost.encode_s, sizes, cost.decode_s, side)
     return Batch(
         parts=tuple(
@@ -291,4 +290,8 @@ def _batch(system: System, group: DeviceGroup, cost: BatchCost, bits_per_s: floa
             for tap, forward, encode, size, decode, side_s in zip(*columns, strict=True)
         ),
         step_s=cost.step_s,
+        backward_s=cost.backward_s,
+        cached_s=cost.cached_s,
+        reply_bytes=reply,
+        reply_s=reply * 8 / down_bits_per_s,
     )

@@ -10,14 +10,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mobisim.cost.architecture import Architecture
-from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel
+from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, codec_calls
 from mobisim.cost.operators import Operators
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
+from mobisim.errors import InputError
 from mobisim.scenario.method_options import Codec
-from mobisim.scenario.profiles import FixedDevice, FixedServer, Measured, Roofline
-from mobisim.scenario.schema import DeviceGroup
+from mobisim.scenario.profiles import (
+    DeviceProfile,
+    FixedDevice,
+    FixedServer,
+    Measured,
+    Roofline,
+    ServerProfile,
+)
+from mobisim.scenario.schema import DeviceGroup, Wire
 
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
 # Kernels with integer weights still read and write their activations in 16 bits.
@@ -30,7 +38,9 @@ QUANTISE_OPS, CAST_OPS = 4, 1
 class BatchCost:
     """Seconds and bytes of one mini-batch; each tuple has one entry per part.
 
-    `side_forward_s` is empty with batch granularity, where `step_s` is the whole step.
+    `side_forward_s` is empty with batch granularity, where `step_s` is the whole step. What the
+    server has kept is unpacked in `cached_s`; `backward_s` is the device's, after a reply of
+    `reply_bytes` where there is one.
     """
 
     forward_s: tuple[float, ...]
@@ -39,6 +49,9 @@ class BatchCost:
     decode_s: tuple[float, ...]
     side_forward_s: tuple[float, ...]
     step_s: float
+    backward_s: float = 0.0
+    cached_s: float = 0.0
+    reply_bytes: int = 0
 
 
 class DeviceModel(Protocol):
@@ -250,6 +263,28 @@ def server_model(system: System) -> ServerModel:
     if isinstance(profile, Measured):
         return MeasuredServerModel(Operators.of(profile), system, _num_parts(system))
     return RooflineServerModel(profile, system, _num_parts(system))
+
+
+def codec_s(
+    machine: DeviceProfile | ServerProfile,
+    direction: str,
+    shape: BatchShape,
+    width: int,
+    wire: Wire,
+) -> float:
+    """Seconds of encoding or decoding the activations of one layer.
+
+    Raises:
+        InputError: a machine of stated times.
+    """
+    assert wire.codec is not None
+    if isinstance(machine, Measured):
+        calls = codec_calls(direction, shape, width, wire.codec, wire.block_size)
+        return Operators.of(machine).seconds(calls)
+    if isinstance(machine, Roofline):
+        floats = ACTIVATION_BYTES[machine.precision.value]
+        return roofline_s(machine, _codec_work(shape, width, wire.codec, wire.block_size, floats))
+    raise InputError("stated times do not tell how long a codec takes", where="wire.codec")
 
 
 def _num_parts(system: System) -> int:

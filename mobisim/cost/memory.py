@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from mobisim.cost.compute import ACTIVATION_BYTES, WEIGHT_BYTES
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.scenario.profiles import Machine
+from mobisim.scenario.profiles import Machine, Precision
 from mobisim.scenario.schema import DeviceGroup
 
 
@@ -34,12 +34,18 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class ServerMemory:
-    """Bytes on the server: side network with its states, one step per worker, queued payloads."""
+    """Bytes on the server.
+
+    `state` is what trains with its gradients and states, `stored` one step per worker, `queue` the
+    payloads that wait, `weights` a frozen backbone's, `cache` what is kept for later epochs.
+    """
 
     state: int
     stored: int
     queue: int
     runtime: int
+    weights: int = 0
+    cache: int = 0
 
     @property
     def peak(self) -> int:
@@ -63,20 +69,27 @@ def device_memory(
     if backbone is None or shape is None:
         return None
     precision = group.profile.precision.value
-    floats = ACTIVATION_BYTES[precision]
+    stream = ACTIVATION_BYTES[precision] * shape.num_tokens * backbone.width
+    return DeviceMemory(
+        weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),
+        transient=transient_bytes(system, precision, shape),
+        taps=stream * (1 if system.by_layer else len(system.taps)),
+        encode=largest_part,
+        queue=queued,
+        runtime=runtime_bytes(group.profile),
+    )
+
+
+def transient_bytes(system: System, precision: Precision, shape: BatchShape) -> int:
+    """The activations inside one block of the backbone."""
+    backbone = system.backbone
+    assert backbone is not None
     stream = shape.num_tokens * backbone.width
     attention = 4 * shape.num_tokens * backbone.num_heads * backbone.head_dim
     eager = system.scenario.attention == "eager" or backbone.score_cap
     scores = shape.num_pairs * backbone.num_heads if eager else 0
     mlp = shape.num_tokens * backbone.ff_width * (2 if backbone.gated_mlp else 1)
-    return DeviceMemory(
-        weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),
-        transient=floats * (2 * stream + max(attention + scores, mlp)),
-        taps=floats * stream * (1 if system.by_layer else len(system.taps)),
-        encode=largest_part,
-        queue=queued,
-        runtime=_runtime(group.profile),
-    )
+    return ACTIVATION_BYTES[precision] * (2 * stream + max(attention + scores, mlp))
 
 
 def server_memory(system: System, shape: BatchShape | None, queued: int) -> ServerMemory | None:
@@ -89,11 +102,12 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
         state=side.state_bytes,
         stored=server.workers * side.stored_bytes(shape),
         queue=queued,
-        runtime=_runtime(server.profile),
+        runtime=runtime_bytes(server.profile),
     )
 
 
-def _runtime(profile: Machine) -> int:
+def runtime_bytes(profile: Machine) -> int:
+    """What system and framework take."""
     return round(profile.runtime_memory.value) if profile.runtime_memory is not None else 0
 
 

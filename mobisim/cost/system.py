@@ -9,6 +9,7 @@ from itertools import pairwise
 from mobisim.cost.architecture import Architecture, architecture
 from mobisim.cost.side_network import ADAMW_STATES, SideCost
 from mobisim.errors import InputError
+from mobisim.scenario.resolved import Options, options_of
 from mobisim.scenario.schema import Scenario
 
 DEFAULT_CLASSES = 2
@@ -73,7 +74,12 @@ class System:
     @property
     def by_layer(self) -> bool:
         """Whether each tap travels on its own."""
-        return self.scenario.granularity == "layer"
+        return self.scenario.granularity == "layer" and self.options.method.has_side_network
+
+    @cached_property
+    def options(self) -> Options:
+        """The options of the scenario's method."""
+        return options_of(self.scenario)
 
     @cached_property
     def side(self) -> SideCost | None:

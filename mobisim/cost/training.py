@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.block import Pass, Tuning
-from mobisim.cost.tape import FP32_BYTES, Tally, Tape, Value
+from mobisim.cost.tape import FP32_BYTES, Calls, Tally, Tape, Value
 from mobisim.cost.work import BatchShape
 from mobisim.scenario.methods import AttentionKernel, Ladder, MethodInfo
 
+BackbonePart = Literal["all", "below", "above"]
 ROTARY = "rotary"  # one table for all blocks
 
 
@@ -37,6 +39,8 @@ class Training:
         checkpointing: whether blocks keep their input only and are computed again in the backward;
             the rungs of a ladder are not.
         attention: how attention is computed.
+        part: of a split backbone the layers below the cut, with the embedding, or those above it,
+            with the head; `sizes` has so many layers only.
     """
 
     method: MethodInfo
@@ -45,6 +49,18 @@ class Training:
     float_bytes: int = FP32_BYTES
     checkpointing: bool = False
     attention: AttentionKernel = "fused"
+    part: BackbonePart = "all"
+
+    def forward_only(self, shape: BatchShape) -> Tally:
+        """What trains, held still: a forward without a graph."""
+        found = self.tally(shape)
+        return replace(
+            found,
+            kept=Counter(),
+            backward_flop=0.0,
+            forward_calls=_without_graph(found.forward_calls),
+            backward_calls=Counter(),
+        )
 
     def tally(self, shape: BatchShape) -> Tally:
         """All that one step keeps, trains and computes."""
@@ -65,8 +81,12 @@ class Training:
     def _backbone(self, shape: BatchShape) -> Tally:
         tuning = Tuning.of(self.method)
         around = self._pass(shape, self.sizes, tuning)
-        x = _embedded(around)
+        # What comes up to the cut goes down again as its gradient.
+        received = Value("received", shape.num_tokens, self.sizes.width, needs_grad=True)
+        x = received if self.part == "above" else _embedded(around)
         blocks, x = self._blocks(shape, self.sizes, tuning, x)
+        if self.part == "below":
+            return around.tape.tally() + blocks
         self._head(around, _projected(around, _normed(around, x), self.sizes))
         return around.tape.tally() + blocks
 
@@ -85,14 +105,11 @@ class Training:
     def _recomputed(self, blocks: Tally, rest: Tally, x: Value) -> Tally:
         """Each block's input, one block's own, and one forward more."""
         inputs = self.sizes.num_layers * x.rows * x.width * self.float_bytes
-        frozen = Counter[tuple[str, tuple[float, ...]]]()
-        for (operator, sizes), count in blocks.forward_calls.items():
-            frozen[operator.removesuffix(":training"), sizes] += count
         return replace(
             blocks,
             kept=rest.kept + Counter({"block inputs": inputs}),
             backward_flop=blocks.backward_flop + blocks.forward_flop,
-            forward_calls=frozen,
+            forward_calls=_without_graph(blocks.forward_calls),
             backward_calls=blocks.backward_calls + blocks.forward_calls,
         )
 
@@ -144,9 +161,17 @@ class Training:
             tape.called("head:next_token", (x.rows, x.width, vocabulary))
             if full:
                 tape.called_back("linear:grad_weight", (x.rows, x.width, vocabulary))
-            own = 0 if self.sizes.tied_head else x.width * vocabulary
+            tied = self.sizes.tied_head and self.part == "all"  # else the table is elsewhere
+            own = 0 if tied else x.width * vocabulary
             tape.hold(own + vocabulary * self.sizes.head_bias, trains=full)
         tape.loss("loss", logits)
+
+
+def _without_graph(calls: Calls) -> Calls:
+    found = Calls()
+    for (operator, sizes), count in calls.items():
+        found[operator.removesuffix(":training"), sizes] += count
+    return found
 
 
 _ALL = Tuning(weights=True, biases=True, norms=True)

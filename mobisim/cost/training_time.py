@@ -16,7 +16,7 @@ from mobisim.cost.operators import Call, Operators
 from mobisim.cost.tape import Calls, Tally
 from mobisim.cost.training import Training
 from mobisim.cost.work import BatchShape, Work
-from mobisim.scenario.profiles import DeviceProfile, Measured, Roofline
+from mobisim.scenario.profiles import DeviceProfile, Measured, Roofline, ServerProfile
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,18 @@ class TrainingModel(Protocol):
         """The parts of a step; None where what is known of the device does not tell."""
         ...
 
+    def seconds(self, found: Tally, value_bytes: int) -> StepTime:
+        """The parts of a step that is counted already."""
+        ...
+
+    def updates_s(self, found: Tally, optimizer: str) -> float:
+        """Seconds of going once through what trains, as an update by that optimiser does."""
+        ...
+
+    def outside(self, found: Tally) -> list[str]:
+        """What of a step lies outside the measured sizes."""
+        ...
+
 
 @dataclass(frozen=True)
 class MeasuredTraining:
@@ -49,18 +61,32 @@ class MeasuredTraining:
     optimizer: str
 
     def step(self, training: Training, shape: BatchShape) -> StepTime | None:
-        """The sums over all operators; None where one was not measured, or not at such a size.
-
-        New memory is taken in the forward.
-        """
+        """The sums over all operators; None where one was not measured, or not at such a size."""
         found = training.tally(shape)
-        parts = _calls(found.forward_calls), _calls(found.backward_calls)
-        update = optimizer_calls(self.optimizer, found.updated)
-        if not all(self.operators.covers(part) for part in (*parts, update)):
-            return None
-        forward_s, backward_s, update_s = map(self.operators.seconds, (*parts, update))
-        anew_s = self.operators.anew_s(new_bytes(found, training.float_bytes))
+        covered = all(self.operators.covers(part) for part in self._parts(found))
+        return self.seconds(found, training.float_bytes) if covered else None
+
+    def seconds(self, found: Tally, value_bytes: int) -> StepTime:
+        """The sums over all operators; new memory is taken in the forward.
+
+        Raises:
+            InputError: one of them was not measured.
+        """
+        forward_s, backward_s, update_s = map(self.operators.seconds, self._parts(found))
+        anew_s = self.operators.anew_s(new_bytes(found, value_bytes))
         return StepTime(forward_s + anew_s, backward_s, update_s)
+
+    def updates_s(self, found: Tally, optimizer: str) -> float:
+        """Seconds of going once through what trains, as an update by that optimiser does."""
+        return self.operators.seconds(optimizer_calls(optimizer, found.updated))
+
+    def outside(self, found: Tally) -> list[str]:
+        """What lies outside the measured sizes."""
+        return [words for part in self._parts(found) for words in self.operators.outside(part)]
+
+    def _parts(self, found: Tally) -> tuple[list[Call], list[Call], list[Call]]:
+        update = optimizer_calls(self.optimizer, found.updated)
+        return _calls(found.forward_calls), _calls(found.backward_calls), update
 
 
 @dataclass(frozen=True)
@@ -72,20 +98,30 @@ class RooflineTraining:
 
     def step(self, training: Training, shape: BatchShape) -> StepTime:
         """Compute or memory, whichever is slower, of each part."""
-        found = training.tally(shape)
-        update = _counted(optimizer_calls(self.optimizer, found.updated))
+        return self.seconds(training.tally(shape), training.float_bytes)
+
+    def seconds(self, found: Tally, value_bytes: int) -> StepTime:  # noqa: ARG002 - the profile's
+        """The same of a step that is counted already."""
         return StepTime(
             self._seconds(found.forward_calls, found.forward_flop),
             self._seconds(found.backward_calls, found.backward_flop),
-            self._seconds(update, 0.0),
+            self.updates_s(found, self.optimizer),
         )
+
+    def updates_s(self, found: Tally, optimizer: str) -> float:
+        """Seconds of going once through what trains, as an update by that optimiser does."""
+        return self._seconds(_counted(optimizer_calls(optimizer, found.updated)), 0.0)
+
+    def outside(self, found: Tally) -> list[str]:  # noqa: ARG002 - mini-batches are looked at
+        """Nothing beyond what the profile says it covers."""
+        return []
 
     def _seconds(self, calls: Calls, flop: float) -> float:
         moved = work(calls, ACTIVATION_BYTES[self.profile.precision.value])
         return roofline_s(self.profile, replace(moved, flop=flop))
 
 
-def training_model(profile: DeviceProfile, optimizer: str) -> TrainingModel | None:
+def training_model(profile: DeviceProfile | ServerProfile, optimizer: str) -> TrainingModel | None:
     """What tells of training on such a device; None where its times are stated."""
     if isinstance(profile, Measured):
         return MeasuredTraining(Operators.of(profile), optimizer)

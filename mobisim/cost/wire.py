@@ -51,8 +51,8 @@ def payload_parts(
     assert shape is not None
     assert wire.codec is not None
     tap = encoded_bytes(shape.num_tokens, width, wire.codec, wire.block_size)
-    labels = LENGTH_BYTES * shape.num_samples + LABEL_BYTES * shape.num_labels
     taps_each = num_taps // num_messages
+    labels = LENGTH_BYTES * shape.num_samples + LABEL_BYTES * shape.num_labels
     first = HEADER_BYTES + labels + taps_each * tap
     return (first, *[HEADER_BYTES + tap] * (num_messages - 1))
 

@@ -61,3 +61,18 @@ class BatchShape:
             max_length=max(sent),
             num_labels=tokens if labels_per_token else len(sent),
         )
+
+    def pieces(self, number: int) -> list[Self]:
+        """The mini-batch in so many pieces, the larger ones first, of a sample at least."""
+        number = min(number, self.num_samples)
+        counts = self.num_samples, self.num_tokens, self.num_pairs, self.num_labels
+        dealt = zip(*(_dealt(count, number) for count in counts), strict=True)
+        return [
+            type(self)(samples, tokens, pairs, self.max_length, labels)
+            for samples, tokens, pairs, labels in dealt
+        ]
+
+
+def _dealt(total: int, number: int) -> list[int]:
+    each, rest = divmod(total, number)
+    return [each + (i < rest) for i in range(number)]

@@ -23,6 +23,10 @@ TITLES = {
     "bitfit": "BitFit",
     "adapters": "adapters",
     "lst": "LST",
+    "pae-mobillm": "PAE MobiLLM",
+    "server-only": "server only",
+    "split-lora": "split LoRA",
+    "fwdllm": "FwdLLM",
 }
 
 

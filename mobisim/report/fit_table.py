@@ -15,7 +15,7 @@ WIDTH = 80
 GB = 1e9
 # Headings of the parts, in the order of the columns; what a method has none of shows as a dash.
 PARTS = {
-    "weights": "weights",
+    "weights": "model",
     "gradients": "grads",
     "optimizer": "states",
     "stored": "kept",
@@ -26,8 +26,9 @@ PARTS = {
 LEGEND = (
     "In GB. kept: activations that the backward needs; block: those of one block, and what is "
     "held until it is sent; queue: payloads waiting, as many as the run-ahead allows; base: "
-    "system and framework. Eager attention, no dropout, AdamW unless the scenario says otherwise."
+    "system and framework."
 )
+BASIS = "No dropout; AdamW unless the scenario says otherwise."
 TIME = (
     "time: seconds of the device for a mini-batch, with fused attention; empty where its profile "
     "does not tell."
@@ -66,6 +67,7 @@ class FitTable:
     rows: tuple[FitRow, ...]
     checkpointing: bool = False
     only_head_trains: tuple[str, ...] = ()
+    attention: str = "fused"
 
 
 def print_fit(found: FitTable, console: Console) -> None:
@@ -79,7 +81,8 @@ def _notes(found: FitTable) -> list[Text]:
         f"{name}: nothing of this model itself trains, at most the head"
         for name in found.only_head_trains
     ]
-    legend = f"{LEGEND} {WIDE if found.precision == 'fp32' else MIXED}"
+    basis = f"{found.attention.capitalize()} attention. {BASIS}"
+    legend = f"{LEGEND} {basis} {WIDE if found.precision == 'fp32' else MIXED}"
     if any(row.device_s is not None for row in found.rows):
         legend += f" {TIME}"
     if found.checkpointing:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mobisim.cost.memory import DeviceMemory, ServerMemory
+from mobisim.cost.training_memory import TrainingMemory
 from mobisim.report.energy import Meter
 from mobisim.report.metrics import Totals
 from mobisim.scenario.schema import Target
@@ -95,7 +96,7 @@ class Summary(_Record):
 
 
 def fit_fields(
-    side: str, memory: DeviceMemory | ServerMemory | None, capacity: int | None
+    side: str, memory: DeviceMemory | TrainingMemory | ServerMemory | None, capacity: int | None
 ) -> dict[str, object]:
     """The summary's fields on whether one side's memory suffices; `side` is device or server."""
     peak = memory.peak if memory is not None else None

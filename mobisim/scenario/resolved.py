@@ -79,6 +79,13 @@ def check_options(scenario: Scenario) -> None:
     found = options_of(scenario)
     if found.learns == "residuals":
         _check_residuals(scenario, found)
+    if found.method.device == "training" and scenario.num_devices > 1:
+        raise InputError(
+            "devices that train alone know nothing of one another; simulate one of them",
+            where="devices",
+            expected="one device",
+            got=f"{scenario.num_devices} devices",
+        )
     _check_built(scenario, found)
 
 
