@@ -151,6 +151,7 @@ class Engine:
         self.steps_due = sum(group.num_batches for group in groups)
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
+        self.uplink_carries = False
         for device in self.devices:
             if device.group.battery is not None:
                 device.charge_j = device.group.battery.charge_j
@@ -298,7 +299,7 @@ class Engine:
         return high
 
     def on_machine(self, side: str, length: float, rank: int, handle: Callable[[], None]) -> None:
-        """Work that the other side of a shared machine slows down while it works, too."""
+        """Work that the other side of a shared machine slows down, and what the link carries."""
         if self.world.contention is None:
             self.at(self.now + length, rank, handle)
             return
@@ -306,14 +307,18 @@ class Engine:
         self.set_paces()
 
     def set_paces(self) -> None:
-        """One side has begun or ended: both go on at the pace that this gives them."""
+        """A side or the uplink has begun or ended: work goes on at the pace that this gives it."""
         contention = self.world.contention
-        assert contention is not None
+        if contention is None:
+            return
         slowdowns = {"device": contention.device_slowdown, "server": contention.server_slowdown}
+        carrying = {"device": contention.device_carrying, "server": contention.server_carrying}
         for side, piece in self.computing.items():
             piece.left -= (self.now - piece.since) / piece.slowdown
             piece.since = self.now
             piece.slowdown = slowdowns[side] if len(self.computing) == 2 else 1.0
+            if self.uplink_carries:
+                piece.slowdown *= carrying[side]
             piece.times_set += 1
             ends = partial(self.piece_ends, side, piece, piece.times_set)
             self.at(self.now + piece.left * piece.slowdown, piece.rank, ends)
@@ -386,6 +391,8 @@ class Engine:
         if is_last:
             device.part = 0
         if device.carrying is None:
+            self.uplink_carries = True
+            self.set_paces()
             self.transfer_begins(device, message)
         else:
             device.queued.append(message)
@@ -495,6 +502,9 @@ class Engine:
         device.carrying = None
         if device.queued:
             self.transfer_begins(device, device.queued.popleft())
+        else:
+            self.uplink_carries = False
+            self.set_paces()
         self.message_travels(device, message)
 
     def message_travels(self, device: Device, message: Message) -> None:

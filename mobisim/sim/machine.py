@@ -1,4 +1,4 @@
-"""One machine for device and server: while both compute, each slows the other down."""
+"""One machine for device and server, which slow each other down, as does what the link carries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Piece:
 
     def __init__(self, left: float, since: float, rank: int, then: Callback) -> None:
         self.left, self.since, self.rank, self.then = left, since, rank, then
-        self.slowdown = 1.0
+        self.slowdown = 0.0  # set as it begins
         self.alarm: Alarm | None = None
 
 
@@ -25,35 +25,45 @@ class Machine:
 
     def __init__(self, clock: Clock, contention: Contention) -> None:
         self.clock = clock
-        self.slowdowns = contention.device_slowdown, contention.server_slowdown
+        self.beside = contention.device_slowdown, contention.server_slowdown
+        self.carrying = contention.device_carrying, contention.server_carrying
+        self.carries = False
         self.pieces: list[Piece | None] = [None, None]
 
     def begin(self, side: int, seconds: float, rank: int, then: Callback) -> None:
         """Begin a piece of work that lasts `seconds` at full pace; call `then` at its end."""
         now = self.clock.now
         self.pieces[side] = piece = Piece(seconds, now, rank, then)
-        other = self.pieces[1 - side]
-        if other is not None:
-            self._retime(1 - side, other, self.slowdowns[1 - side])
-            piece.slowdown = self.slowdowns[side]
+        self._retime(1 - side)
         self._set(side, piece)
 
+    def carry(self, *, carries: bool) -> None:
+        """The uplink begins to carry, or has carried all that it had."""
+        self.carries = carries
+        for side in (DEVICE_SIDE, SERVER_SIDE):
+            self._retime(side)
+
+    def _slowdown(self, side: int) -> float:
+        slowdown = self.beside[side] if self.pieces[1 - side] is not None else 1.0
+        return slowdown * self.carrying[side] if self.carries else slowdown
+
     def _set(self, side: int, piece: Piece) -> None:
+        piece.slowdown = self._slowdown(side)
         at = piece.since + piece.left * piece.slowdown
         piece.alarm = Alarm(self.clock, at, piece.rank, partial(self._ends, side, piece))
 
     def _ends(self, side: int, piece: Piece, event: Any) -> None:
         self.pieces[side] = None
-        other = self.pieces[1 - side]
-        if other is not None:
-            self._retime(1 - side, other, 1.0)
+        self._retime(1 - side)
         piece.then(event)
 
-    def _retime(self, side: int, piece: Piece, slowdown: float) -> None:
-        """Go on with another slowdown from now on."""
-        now = self.clock.now
+    def _retime(self, side: int) -> None:
+        """Go on with the slowdown that holds from now on."""
+        piece, now = self.pieces[side], self.clock.now
+        if piece is None:
+            return
         assert piece.alarm is not None
         piece.alarm.cancel()
         piece.left -= (now - piece.since) / piece.slowdown
-        piece.since, piece.slowdown = now, slowdown
+        piece.since = now
         self._set(side, piece)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -76,11 +76,10 @@ def run_bed(bed: Bed) -> Path:
         HalfFailedError: a process failed for good.
     """
     plan = Plan.of(load(bed.scenario, bed.overrides), Options(train=bed.train))
-    rates = [_rates(plan, device) for device in range(plan.num_devices)]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mobisim-testbed-")))
         stack.enter_context(_ending_on_terminate())
-        links, why = _links(stack, bed.limit, rates)
+        links, why = lay_links(stack, bed.limit, plan)
         return stack.enter_context(_Processes(bed, plan, folder, links, why)).run()
 
 
@@ -89,18 +88,29 @@ def _rates(plan: Plan, device: int) -> Rates:
     return Rates(group.uplink_bits_per_s, group.downlink_bits_per_s)
 
 
-def _links(
-    stack: contextlib.ExitStack, limit: str, rates: Sequence[Rates]
+def lay_links(
+    stack: contextlib.ExitStack, limit: str, plan: Plan
 ) -> tuple[KernelLinks | None, str]:
-    """The kernel's links, or None and in words why the sender limits them."""
+    """The kernel's links, or None and in words why the sender limits them.
+
+    Raises:
+        InputError: the kernel should, and cannot.
+    """
     if limit == "sender":
         return None, "asked for"
+    if not plan.is_steady:
+        return _refused(limit, "the kernel keeps constant rates only")
+    rates = [_rates(plan, device) for device in range(plan.num_devices)]
     try:
         return stack.enter_context(kernel_links(rates)), ""
     except NotPermittedError as error:
-        if limit == "kernel":
-            raise InputError("no link of the kernel's", where="--link", got=str(error)) from error
-        return None, str(error)
+        return _refused(limit, str(error))
+
+
+def _refused(limit: str, why: str) -> tuple[None, str]:
+    if limit == "kernel":
+        raise InputError("no link of the kernel's", where="--link", got=why)
+    return None, why
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ def device(
         keys=Keys(key_folder) if key_folder else None,
         device=index,
         digest=plan.digest,
-        bits_per_s=None if kernel_link else group.uplink_bits_per_s,
+        pace=None if kernel_link else plan.uplink_pace(index),
         latency_s=group.latency_s,
         patience_s=patience,
     )
@@ -208,12 +208,14 @@ def device(
 
 
 def begin(core: int | None, *, leash: bool) -> None:
-    """Set a half of the testbed up: its core, one thread per kernel, its log.
+    """Set a half of the testbed up: its process, its log.
 
     On a leash it ends with whoever holds its standard input, however that one ends.
     """
     import os  # noqa: PLC0415
     import threading  # noqa: PLC0415
+
+    from mobisim.testbed.process import settle  # noqa: PLC0415
 
     def end_with_holder() -> None:
         while os.read(0, 1):
@@ -223,9 +225,7 @@ def begin(core: int | None, *, leash: bool) -> None:
     if leash:
         threading.Thread(target=end_with_holder, daemon=True).start()
 
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    os.environ["OMP_NUM_THREADS"] = "1"
+    settle(core)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("mobisim: %(message)s"))
     log = logging.getLogger("mobisim.testbed")

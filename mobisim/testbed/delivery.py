@@ -26,10 +26,14 @@ class Delivery:
         self._sent = [0] * plan.num_devices
         self._known = [0] * plan.num_devices
         self._patient_until = [0.0] * plan.num_devices
+        self._ends: list[float] = []  # when each downlink would have carried all of it
 
     def begin(self, network: bytes, zero: float, stepped_at: float) -> None:
         """All is learned; devices may have it."""
         self._zero, self._stepped_at = zero, stepped_at
+        for device in range(self.plan.num_devices):
+            size = self.plan.group(device).download_bytes
+            self._ends.append(self.plan.downlink_pace(device).end(stepped_at, size))
         self.network = network  # last: from here on the gate's thread sends
 
     @property
@@ -59,7 +63,7 @@ class Delivery:
             return None
         if not self.paced:
             return self._patient_until[device]
-        whole = self.plan.group(device).download_s
+        whole = self._ends[device] - self._stepped_at
         due = self._zero + self._stepped_at + whole * self._end(device) / self.size
         return max(due, self._patient_until[device])
 

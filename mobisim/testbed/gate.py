@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
@@ -17,7 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from mobisim.errors import MobisimError
 from mobisim.testbed import frames
-from mobisim.testbed.bell import Bell
+from mobisim.testbed.bell import Bell, Sleep, readable
 from mobisim.testbed.clock import clock_name, now
 from mobisim.testbed.delivery import Delivery
 from mobisim.testbed.endpoint import SERVER_NAME, Address, Keys
@@ -130,11 +129,11 @@ class Gate:
     def take_up(self, device: int, at: float) -> None:
         """A mini-batch is taken up: its device has one more credit."""
         self.inboxes[device].take_up(at)
-        self._post(lambda: self._tell(device))
+        # Waited for: the worker would not let go of the interpreter for milliseconds afterwards.
+        self._have_done(lambda: self._tell(device))
 
     def reject(self, device: int, batch: int, reason: str) -> None:
         """A mini-batch was corrupt: its device must begin again with it."""
-        done = threading.Event()
 
         def begin_again() -> None:
             self._flying = [one for one in self._flying if one[2].device != device]
@@ -144,10 +143,8 @@ class Gate:
             peer = self._peers.pop(device, None)
             if peer is not None:
                 self._refuse(peer, reason)
-            done.set()
 
-        self._post(begin_again)
-        done.wait()
+        self._have_done(begin_again)
 
     def deliver(self, network: bytes, at: float) -> None:
         """All is learned: bring the side network to the devices, and wait until they have it."""
@@ -175,27 +172,32 @@ class Gate:
         self._todo.append(what)
         self._bell.ring()
 
+    def _have_done(self, what: Callable[[], None]) -> None:
+        """Have the gate's thread do something, and wait for it."""
+        done = threading.Event()
+        self._post(what)
+        self._post(done.set)
+        while not done.wait(1.0) and self._thread.is_alive():
+            pass
+
     # What the gate's own thread does.
 
     def _run(self) -> None:
-        poller = zmq.Poller()
-        for ear in (self._wire, self._bell.ear, self._failures):
-            poller.register(ear, zmq.POLLIN)
+        sleep = Sleep(self._bell, self._wire, self._failures)
         try:
             with hurried():
                 while not self._closing:
-                    poller.poll(self._next_ms())
+                    sleep.until_woken(self._next_s())
                     self._turn()
         except BaseException as error:  # noqa: BLE001 - handed to the worker's thread
             self.jobs.end(error)
 
-    def _next_ms(self) -> int:
+    def _next_s(self) -> float:
         due = [self._flying[0][0]] if self._flying else []
         due += [at for at in map(self.delivery.due, self._peers) if at is not None]
-        return max(0, int(min([1.0, *(at - now() for at in due)]) * 1000))
+        return min([1.0, *(at - now() for at in due)])
 
     def _turn(self) -> None:
-        self._bell.hush()
         for peer, frame in self._heard():
             self._take(peer, frame)
         self._land()
@@ -207,13 +209,14 @@ class Gate:
         self._check_patience()
 
     def _heard(self) -> Iterator[tuple[bytes, bytes]]:
-        with contextlib.suppress(zmq.Again):
-            for _ in range(QUEUED_FRAMES):
-                peer, *rest = self._wire.recv_multipart(zmq.NOBLOCK)
-                if len(rest) == 1:
-                    yield peer, rest[0]
-                else:
-                    self._refuse(peer, f"{len(rest)} frames where one is a message")
+        for _ in range(QUEUED_FRAMES):
+            if not readable(self._wire):
+                return
+            peer, *rest = self._wire.recv_multipart(zmq.NOBLOCK)
+            if len(rest) == 1:
+                yield peer, rest[0]
+            else:
+                self._refuse(peer, f"{len(rest)} frames where one is a message")
 
     def _take(self, peer: bytes, frame: bytes) -> None:
         at = now()
@@ -274,7 +277,6 @@ class Gate:
         arrival = self.inboxes[device].add(chunk, at)
         if arrival is not None:
             heappush(self._flying, (arrival.lands_at, next(self._numbers), arrival))
-            self._tell(device)
 
     def _land(self) -> None:
         while self._flying and self._flying[0][0] <= now():
@@ -325,10 +327,9 @@ class Gate:
         return True
 
     def _notice_failures(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._failures.recv_multipart(zmq.NOBLOCK)
-                self.complaints.add("refused a stranger", "no handshake with one of our keys")
+        while readable(self._failures):
+            self._failures.recv_multipart(zmq.NOBLOCK)
+            self.complaints.add("refused a stranger", "no handshake with one of our keys")
 
     def _check_patience(self) -> None:
         if self.zero is None:

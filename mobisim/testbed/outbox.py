@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mobisim.testbed.frames import CHUNK_BYTES, Chunk, Note
+from mobisim.testbed.pace import Pace
 
 CHUNK_S = 0.02  # of the link's time in one chunk: each costs a wake-up beside what computes
 LEAST_CHUNK = 4096
@@ -46,17 +47,19 @@ class Message:
 class Outbox:
     """Messages in order, each kept until the server has it; the link carries them one by one.
 
-    With a rate, a token bucket without depth: a chunk is due when the link, at that rate, would
-    have carried its last byte. Without one, chunks are due at once and the kernel limits the link.
+    With a pace, a token bucket without depth: a message's last byte is due when the link, at that
+    pace, would have carried it, and chunks before it at even steps. Without one, chunks are due at
+    once and the kernel limits the link. `zero` is when the run began, by the clock of all times.
     """
 
-    def __init__(self, bits_per_s: float | None) -> None:
-        self.bits_per_s = bits_per_s
+    def __init__(self, pace: Pace | None) -> None:
+        self.pace, self.zero = pace, 0.0
         self.messages: deque[Message] = deque()
         self.floor: Place = (0, 0)  # the server has all before it
         self._at = 0  # the message whose bytes go next
         self._offset = 0
         self._begun = 0.0  # when the link took up the current message
+        self._ends: float | None = None  # when it will have carried it; None: not taken up
         self._from = 0  # the byte with which it then began
         self._free_at = 0.0  # when the link is through with what was sent
 
@@ -74,18 +77,22 @@ class Outbox:
         if self.is_sent:
             return None
         message = self.messages[self._at]
-        if self.bits_per_s is None:
+        if self.pace is None:
             return message.handed_at
-        self._take_up(message)
-        carried = (self._stop(message) - self._from) / len(message.body) * message.wire_bytes
-        return self._begun + carried * 8 / self.bits_per_s
+        ends = self._taken_up(message, self.pace)
+        share = (self._stop(message) - self._from) / (len(message.body) - self._from)
+        return self._begun + (ends - self._begun) * share
 
-    def _take_up(self, message: Message) -> None:
-        if self._offset == self._from:
+    def _taken_up(self, message: Message, pace: Pace) -> float:
+        if self._ends is None:
             self._begun = max(message.handed_at, self._free_at)
+            left = (len(message.body) - self._from) / len(message.body) * message.wire_bytes
+            self._ends = self.zero + pace.end(self._begun - self.zero, left)
+        return self._ends
 
     def _stop(self, message: Message) -> int:
-        return min(self._offset + chunk_bytes(self.bits_per_s), len(message.body))
+        rate = None if self.pace is None else self.pace.bits_per_s
+        return min(self._offset + chunk_bytes(rate), len(message.body))
 
     def next_chunk(self) -> Chunk:
         """The chunk that `due` spoke of; it counts as sent."""
@@ -99,7 +106,7 @@ class Outbox:
         return chunk
 
     def _go_to(self, at: int, offset: int) -> None:
-        self._at, self._offset, self._from = at, offset, offset
+        self._at, self._offset, self._from, self._ends = at, offset, offset, None
 
     @property
     def position(self) -> tuple[Place, int]:

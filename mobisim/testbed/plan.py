@@ -16,8 +16,9 @@ from mobisim.errors import InputError
 from mobisim.lessons import make_trainer, trained_taps
 from mobisim.prepare import Options, Prepared, prepare
 from mobisim.scenario.document import read_text
-from mobisim.scenario.profiles import ConstantLink, TransformerProfile
+from mobisim.scenario.profiles import TransformerProfile
 from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.testbed.pace import Pace, downlink_pace, uplink_pace
 from mobisim.training.tokens import backbone_directory
 from mobisim.training.trainer import Trainer
 from mobisim.world import Group
@@ -40,10 +41,8 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         raise InputError(
             "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)
         )
-    if not all(_is_steady(group) for group in scenario.devices):
-        raise InputError(
-            "a testbed's links have constant rates of their own, without outages", where="devices"
-        )
+    if any(group.cell is not None for group in scenario.devices):
+        raise InputError("a testbed's links share no cell", where="devices")
     path = backbone_directory(training.backbone) / "config.json"
     config = json.loads(read_text(path, "configuration"))
     taps = trained_taps(System(scenario), architecture(config).num_layers)
@@ -53,11 +52,6 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         "horizon": None,
     }
     return scenario.model_copy(update=update)
-
-
-def _is_steady(group: DeviceGroup) -> bool:
-    own = isinstance(group.link, ConstantLink) and group.cell is None
-    return own and group.link.outages is None
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,12 @@ class Plan:
         return self.prepared.digest.encode()
 
     @property
+    def is_steady(self) -> bool:
+        """Whether all links are of constant rates, which the kernel can keep."""
+        groups = self.prepared.world.groups
+        return all(group.uplink is None and group.downlink is None for group in groups)
+
+    @property
     def num_devices(self) -> int:
         """Devices of all groups."""
         return self.scenario.num_devices
@@ -108,6 +108,14 @@ class Plan:
     def device_group(self, device: int) -> DeviceGroup:
         """The scenario's group that a device belongs to."""
         return self.scenario.devices[int(self.prepared.world.group_of[device])]
+
+    def uplink_pace(self, device: int) -> Pace:
+        """How a device's uploads go where the sender limits the link."""
+        return uplink_pace(self.group(device), self.scenario.seed, device)
+
+    def downlink_pace(self, device: int) -> Pace:
+        """How its downloads go."""
+        return downlink_pace(self.group(device), self.scenario.seed, device)
 
     def check_device(self, device: int) -> None:
         """Refuse a device that the scenario does not have.

@@ -14,11 +14,12 @@ import zmq
 
 from mobisim.errors import MobisimError
 from mobisim.testbed import frames
-from mobisim.testbed.bell import Bell
+from mobisim.testbed.bell import Bell, Sleep, readable, writable
 from mobisim.testbed.clock import Offset, clock_name, now
 from mobisim.testbed.endpoint import DEVICE_NAME, SERVER_NAME, Address, Keys
 from mobisim.testbed.frames import Ask, Bye, Hello, State
 from mobisim.testbed.outbox import Message, Outbox, Place
+from mobisim.testbed.pace import Pace
 
 ASK_EVERY_S = 1.0  # while nothing else tells how far the server is
 PINGS, PING_EVERY_S = 20, 0.005
@@ -45,7 +46,7 @@ class Line:
     keys: Keys | None
     device: int
     digest: bytes
-    bits_per_s: float | None  # None where the kernel limits the link
+    pace: Pace | None  # None where the kernel limits the link
     latency_s: float
     patience_s: float
 
@@ -55,7 +56,7 @@ class Radio:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.outbox = Outbox(line.bits_per_s)
+        self.outbox = Outbox(line.pace)
         self.offset = Offset()
         self.network = bytearray()
         self._clock = clock_name()
@@ -66,6 +67,7 @@ class Radio:
         self._changed = threading.Condition()
         self._incoming: deque[Message] = deque()
         self._bell = Bell()
+        self._carrying = False  # the thread wakes by itself before a new message could go
         self._failure: BaseException | None = None
         self._landed: tuple[float, float] | None = None
         self._finished = False
@@ -117,7 +119,9 @@ class Radio:
         with self._changed:
             if ticket == self._generation:
                 self._incoming.append(message)
-        self._bell.ring()
+            wakes = self._carrying
+        if not wakes:
+            self._bell.ring()
 
     def wait_for_end(self) -> bool:
         """Wait until the side network is here; False where mini-batches must be done again."""
@@ -154,8 +158,10 @@ class Radio:
     def _run(self) -> None:
         try:
             with hurried(), self._connected() as wire:
+                sleep = Sleep(self._bell, wire)
                 while not self._finished:
                     self._turn(wire)
+                    self._rest(wire, sleep)
         except BaseException as error:  # noqa: BLE001 - handed to the computing thread
             self._failure = error
         with self._changed:
@@ -189,12 +195,10 @@ class Radio:
         self._listen(wire)
         self._take_in()
         self._speak(wire)
-        self._rest(wire)
 
     def _listen(self, wire: zmq.Socket[bytes]) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._hear(wire.recv(zmq.NOBLOCK))
+        while readable(wire):
+            self._hear(wire.recv(zmq.NOBLOCK))
 
     def _hear(self, frame: bytes) -> None:
         self._heard_at = now()
@@ -220,7 +224,7 @@ class Radio:
             # All that was sent before the question is in its answer.
             if state.answers == self._asked_at and (place, state.offset) < self._asked_after:
                 self.outbox.rewind(place, state.offset, self.to_server(now()))
-            self._state = state
+            self._state, self.outbox.zero = state, state.zero
             self._finish_without_network(state)
             self._changed.notify_all()
 
@@ -246,7 +250,6 @@ class Radio:
             self._landed = self.to_server(received), self.to_server(now())
 
     def _take_in(self) -> None:
-        self._bell.hush()
         with self._changed:
             while self._incoming:
                 self.outbox.put(self._incoming.popleft())
@@ -257,7 +260,7 @@ class Radio:
             self._ask(wire)
             due = self.outbox.due()
             while self._said_hello and due is not None and due <= self.to_server(now()):
-                if not wire.poll(0, zmq.POLLOUT):
+                if not writable(wire):
                     return
                 wire.send(self.outbox.next_chunk().pack(), zmq.NOBLOCK)
                 due = self.outbox.due()
@@ -296,21 +299,19 @@ class Radio:
                 self._finished = True
                 self._changed.notify_all()
 
-    def _rest(self, wire: zmq.Socket[bytes]) -> None:
+    def _rest(self, wire: zmq.Socket[bytes], sleep: Sleep) -> None:
         """Sleep until something comes, or the next chunk is due."""
-        if self._finished:
-            return
         due = self.outbox.due() if self._said_hello else None
+        with self._changed:
+            self._carrying = due is not None
+            if self._incoming or self._finished:
+                return
         left = ASK_EVERY_S if due is None else due - self.to_server(now())
+        if left <= 0 and not writable(wire):
+            left = ASK_EVERY_S
         if self._pinging or not self._said_hello:
             left = min(left, PING_EVERY_S)
-        poller = zmq.Poller()
-        poller.register(wire, zmq.POLLIN | (zmq.POLLOUT if left <= 0 else 0))
-        poller.register(self._bell.ear, zmq.POLLIN)
-        heard = poller.poll(max(0, int(left * 1000)) if left > 0 else int(ASK_EVERY_S * 1000))
-        rest = 0.0 if due is None else due - self.to_server(now())
-        if not heard and 0 < rest < 1e-3:  # noqa: PLR2004 - the poller counts milliseconds
-            time.sleep(rest)
+        sleep.until_woken(left)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ class _Run:
         """From the first mini-batch to the delivered side network."""
         bench = Bench(self.plan, self.trainer)
         bench.warm_up()
-        if not self.learned.versions:
+        if self.plan.prepared.learns and not self.learned.versions:
             self.learned.keep(self.trainer)
         gc.collect()
         gc.freeze()
@@ -109,7 +109,8 @@ class _Run:
         device, loss = learned
         self.learned.losses.append(loss)
         self.stepped[device] += 1
-        if is_judged(self.trainer.version, self.every, self.total):
+        judged = is_judged(self.trainer.version, self.every, self.total)
+        if judged and self.plan.prepared.learns:
             self.learned.keep(self.trainer)
         self.checkpoints.maybe_save(self._state)
         self.plan.prepared.options.progress("running", self.trainer.version, self.total)

@@ -14,7 +14,11 @@ from mobisim.testbed.commands import LIMITS, require_zmq
 @click.command()
 @click.argument("scenario", required=False)
 @options.overrides
-@click.option("--suite", is_flag=True, help="Fifteen configurations, drawn by a seed.")
+@click.option("--suite", is_flag=True, help="A dozen configurations or more, drawn by a seed.")
+@click.option(
+    "--at-most", type=click.IntRange(min=1), metavar="N",
+    help="Do so many of the suite now; the same command goes on with the others.",
+)  # fmt: skip
 @click.option("--theory", is_flag=True, help="The engine against closed forms and queues.")
 @click.option("--published", is_flag=True, help="Our figures against those of the papers.")
 @click.option(
@@ -27,8 +31,8 @@ from mobisim.testbed.commands import LIMITS, require_zmq
     help="Who limits the link: the kernel (Linux, as root), or the sender.",
 )  # fmt: skip
 def validate(
-    scenario: str | None, overrides: Sequence[str], out: Path, repeats: int, limit: str, *,
-    suite: bool, theory: bool, published: bool,
+    scenario: str | None, overrides: Sequence[str], out: Path, repeats: int, limit: str,
+    at_most: int | None, *, suite: bool, theory: bool, published: bool,
 ) -> None:  # fmt: skip
     """Measure how far SCENARIO simulated is from SCENARIO run for real, here and now."""
     if suite + theory + published + (scenario is not None) != 1:
@@ -41,7 +45,7 @@ def validate(
 
     effort = Effort(repeats, limit, train=not suite)
     if suite:
-        _suite(out, effort)
+        _suite(out, effort, at_most)
     else:
         _one(str(scenario), overrides, out, effort)
 
@@ -68,18 +72,19 @@ def _one(scenario: str, overrides: Sequence[str], out: Path, effort: object) -> 
     click.echo(f"\n{out}: every run with its spans, {FOUND}, comparison.png")
 
 
-def _suite(out: Path, effort: object) -> None:
+def _suite(out: Path, effort: object, at_most: int | None) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from mobisim.report.results import write_json  # noqa: PLC0415
     from mobisim.validation import tables  # noqa: PLC0415
     from mobisim.validation.plots import draw_suite  # noqa: PLC0415
     from mobisim.validation.profile import where_and_when  # noqa: PLC0415
-    from mobisim.validation.suite import run_suite  # noqa: PLC0415
+    from mobisim.validation.suite import Suite  # noqa: PLC0415
     from mobisim.validation.validate import Effort  # noqa: PLC0415
 
     assert isinstance(effort, Effort)
-    rows = run_suite(out, effort, _notice)
+    suite = Suite(out, effort, _notice)
+    complete, rows = suite.run(at_most), suite.rows
     every, groups = tables.suite_rows(rows), tables.accuracy_rows(rows)
     text = "\n".join(
         [
@@ -95,6 +100,8 @@ def _suite(out: Path, effort: object) -> None:
     tables.print_rows(tables.SUITE_COLUMNS, every, console)
     tables.print_rows(tables.ACCURACY_COLUMNS, groups, console)
     click.echo(f"\n{out}: every run, table.md, suite.json, suite.png")
+    if not complete:
+        click.echo("Not all yet: the same command goes on.")
 
 
 def _from_the_desk(*, theory: bool) -> None:

@@ -11,11 +11,12 @@ import argparse
 import gc
 import json
 import logging
-import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,13 +26,37 @@ from mobisim.scenario.schema import Scenario
 from mobisim.span import DECODE, SIDE_FORWARD, STEP
 from mobisim.testbed.clock import now
 from mobisim.testbed.device import Backend
+from mobisim.testbed.endpoint import Address, Keys
 from mobisim.testbed.plan import Plan
+from mobisim.testbed.process import settle
 from mobisim.testbed.worker import Bench
+from mobisim.validation.wire import Receiving, Sending, Wire
 
+WHOLE = "whole"  # all pieces of a mini-batch together
 BATCHES_PER_SHAPE = 4
 LEAST_ROUNDS = 5
 Piece = tuple[str, int, int]  # what, samples of the mini-batch, tokens of each as sent
 Told = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Seconds of pieces, and the share of a core that was spent on carrying meanwhile."""
+
+    pieces: dict[Piece, list[float]]
+    carrying: float
+
+    def line(self) -> str:
+        """As one line of text."""
+        pieces = [[*piece, seconds] for piece, seconds in self.pieces.items()]
+        return json.dumps([pieces, self.carrying])
+
+    @classmethod
+    def of(cls, line: str) -> Self:
+        """What a line tells."""
+        pieces, carrying = json.loads(line)
+        found = {(what, batch, length): seconds for what, batch, length, seconds in pieces}
+        return cls(found, carrying)
 
 
 class Timing:
@@ -53,7 +78,7 @@ class Timing:
                 count, length = shape.num_samples, shape.num_tokens // shape.num_samples
 
                 def told(what: str, lasted: float, at: tuple[int, int] = (count, length)) -> None:
-                    found.setdefault((what, *at), []).append(max(lasted, 1e-9))
+                    found.setdefault((what, *at), []).append(lasted)
 
                 self._run(batch, told)
             rounds += 1
@@ -95,6 +120,7 @@ def _time_device(backend: Backend, batch: int, told: Told) -> None:
     told("piece:block", block)
     told("piece:embedding", first - layers[0] * block)
     told("piece:encode", sum(encoding) / len(encoding))
+    told(WHOLE, sum(laps) + sum(encoding))
 
 
 def _lasting(work: Callable[[], object]) -> float:
@@ -123,41 +149,63 @@ def _time_server(bench: Bench, batch: int, messages: list[bytes], told: Told) ->
     if bench.by_layer:
         told("piece:side_forward", seconds[SIDE_FORWARD] / taps)
     told("piece:step", seconds[STEP])
+    told(WHOLE, sum(seconds.values()))
+
+
+class Child:
+    """The process: answers each line of words with a line."""
+
+    def __init__(self, role: str, plan: Plan) -> None:
+        self.role, self.plan = role, plan
+        self.timing = TIMINGS[role](plan)
+        self.wire: Wire | None = None
+
+    def answer(self, what: str, *words: Any) -> str:
+        """Time pieces for some seconds, or open this end of the wire."""
+        return self._time(*words) if what == "time" else self._open(*words)
+
+    def _time(self, seconds: float) -> str:
+        begun, before = now(), self._carried()
+        pieces = self.timing.take(seconds)
+        return Found(pieces, (self._carried() - before) / (now() - begun)).line()
+
+    def _carried(self) -> float:
+        return self.wire.carried_s() if self.wire is not None else 0.0
+
+    def _open(self, address: str, folder: str, paced: bool) -> str:
+        keys, at = Keys(Path(folder)), Address.parse(address, "address")
+        if self.role == "device":
+            self.wire = Sending(self.plan, keys, at, paced=paced)
+            return address
+        self.wire = receiving = Receiving(self.plan, keys, at)
+        return str(receiving.address)
 
 
 TIMINGS = {"device": device_timing, "server": server_timing}
 
 
 def main() -> None:
-    """Answer each line of seconds with a line of what was measured in that time."""
+    """Answer line by line until nobody asks any more."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=sorted(TIMINGS))
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--core", type=int)
     words = parser.parse_args()
     logging.disable(logging.WARNING)
-    if words.core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {words.core})
+    settle(words.core)
     torch.set_num_threads(1)
     scenario = Scenario.model_validate_json(words.scenario.read_text(encoding="utf-8"))
-    timing = TIMINGS[words.role](Plan.of(scenario, Options()))
+    child = Child(words.role, Plan.of(scenario, Options()))
     gc.collect()
     gc.freeze()
     _tell("ready")
     for line in sys.stdin:
-        found = timing.take(float(line))
-        _tell([[*piece, seconds] for piece, seconds in found.items()])
+        _tell(child.answer(*json.loads(line)))
 
 
-def _tell(what: object) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def read_pieces(line: str) -> Iterator[tuple[Piece, list[float]]]:
-    """What a child told."""
-    for what, batch, length, seconds in json.loads(line):
-        yield (what, batch, length), seconds
 
 
 if __name__ == "__main__":

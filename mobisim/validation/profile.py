@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
+from typing import Literal, Self
 
 import torch
 
+from mobisim.prepare import Options
 from mobisim.profiling.bundle import machine_name
 from mobisim.profiling.statistics import quantile
 from mobisim.scenario.profiles import BUNDLE_VERSION, Contention, Measured
 from mobisim.scenario.quantities import Sourced
 from mobisim.scenario.samples import Sample
 from mobisim.scenario.schema import Scenario
-from mobisim.testbed.bed import Cores
-from mobisim.validation.pieces import Piece, read_pieces
+from mobisim.testbed.bed import Cores, lay_links
+from mobisim.testbed.endpoint import Keys
+from mobisim.testbed.kernel_link import KernelLinks
+from mobisim.testbed.plan import Plan
+from mobisim.validation.pieces import WHOLE, Found, Piece
 
-ROUNDS, ROUND_S = 3, 2.0  # rounds of each role alone and of both, and seconds of each
+ROUND_S, CARRYING_ROUNDS = 2.0, 2
+STARTING_S, DRAINING_S = 0.5, 10.0  # until the link carries; what waits for it at the end
+LEAST_S = 1e-9  # a difference of two times may come out as nothing
+LOOPBACK = "127.0.0.1:0"
 Role = Literal["device", "server"]
+ROLES: tuple[Role, Role] = ("device", "server")
 Pieces = dict[Piece, list[float]]
 
 
@@ -48,51 +59,99 @@ class Profiles:
         )
 
 
-def measure(scenario: Scenario, round_s: float = ROUND_S) -> Profiles:
-    """Time the pieces of a scenario on this machine; half a minute."""
-    cores = Cores.share(1)
-    with tempfile.TemporaryDirectory(prefix="mobisim-validate-") as folder:
-        path = Path(folder) / "scenario.json"
-        path.write_text(scenario.model_dump_json(), encoding="utf-8")
-        with (
-            _child("device", path, cores.devices[0]) as device,
-            _child("server", path, cores.server) as server,
-        ):
-            return _in_rounds(device, server, round_s)
+class Measurement:
+    """Times the pieces of a scenario on this machine, round by round, and what its link costs.
+
+    Between rounds its processes sleep, so that rounds and real runs can take turns.
+    """
+
+    def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
+        self._scenario = _longer(scenario, CARRYING_ROUNDS * round_s + DRAINING_S)
+        self._limit, self._round_s = limit, round_s
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(prefix="mobisim-validate-")
+            self._folder = Path(stack.enter_context(folder))
+            path = self._folder / "scenario.json"
+            path.write_text(self._scenario.model_dump_json(), encoding="utf-8")
+            plan = Plan.of(self._scenario, Options())
+            self._links, _ = lay_links(stack, self._limit, plan)
+            self._roles = [stack.enter_context(_child(role, path, self._links)) for role in ROLES]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def go_on(self) -> None:
+        """Each role by itself, then both at once."""
+        for child in self._roles:
+            child.ask("time", self._round_s)
+            child.keep(child.alone)
+        self._both(self._round_s)
+        for child in self._roles:
+            child.keep(child.beside)
+
+    def finish(self) -> Profiles:
+        """What both cost while the link carries all that it can; then the processes end."""
+        self._connect(Keys.make(self._folder / "keys").folder)
+        for seconds in (STARTING_S, *[self._round_s] * CARRYING_ROUNDS):
+            self._both(seconds)
+            for child in self._roles:
+                child.carrying.append(Found.of(child.line()).carrying)
+        self._stack.close()
+        return Profiles(*map(_profile, self._roles))
+
+    def _both(self, seconds: float) -> None:
+        for child in self._roles:
+            child.ask("time", seconds)
+
+    def _connect(self, keys: Path) -> None:
+        (device, server), links = self._roles, self._links
+        paced = links is None
+        server.ask("open", links.listening if links else LOOPBACK, str(keys), paced)
+        address = server.line()
+        device.ask("open", links.server_address(0) if links else address, str(keys), paced)
+        device.line()
 
 
-def _in_rounds(device: Child, server: Child, round_s: float) -> Profiles:
-    alone: tuple[Pieces, Pieces] = ({}, {})
-    beside: tuple[Pieces, Pieces] = ({}, {})
-    for _ in range(ROUNDS):
-        for child, found in zip((device, server), alone, strict=True):
-            child.begin(round_s)
-            child.end(found)
-        device.begin(round_s)
-        server.begin(round_s)
-        device.end(beside[0])
-        server.end(beside[1])
-    return Profiles(
-        _profile("device", alone[0], beside[0]), _profile("server", alone[1], beside[1])
+def _longer(scenario: Scenario, seconds: float) -> Scenario:
+    """The scenario with so many epochs that its link is busy for so many seconds at least."""
+    plan = Plan.of(scenario, Options())
+    training = scenario.training
+    assert training is not None
+    group = plan.group(0)
+    busy = sum(
+        part.transfer_s
+        for batch in range(plan.num_batches)
+        for part in group.batches[plan.shape_number(batch)].parts
     )
+    epochs = training.epochs * max(1, math.ceil(seconds / busy))
+    return scenario.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
 
 
 @dataclass
 class Child:
-    """A process that times one role's pieces."""
+    """A process that times one role's pieces, and what it found."""
 
+    role: Role
     process: subprocess.Popen[str]
+    alone: Pieces = field(default_factory=dict)
+    beside: Pieces = field(default_factory=dict)
+    carrying: list[float] = field(default_factory=list)
 
-    def begin(self, seconds: float) -> None:
-        """Let it time for so long."""
+    def ask(self, *words: str | float) -> None:
+        """Let it do something."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
 
-    def end(self, found: Pieces) -> None:
-        """Wait for it, and add what it found."""
-        for piece, seconds in read_pieces(self.line()):
-            found.setdefault(piece, []).extend(seconds)
+    def keep(self, pieces: Pieces) -> None:
+        """Wait for it, and add the pieces that it timed."""
+        for piece, seconds in Found.of(self.line()).pieces.items():
+            pieces.setdefault(piece, []).extend(seconds)
 
     def line(self) -> str:
         """The next line that it says.
@@ -104,17 +163,20 @@ class Child:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError("a process that times this machine has ended")
-        return line
+        return line.strip()
 
 
 @contextlib.contextmanager
-def _child(role: Role, scenario: Path, core: int | None) -> Iterator[Child]:
-    words = [sys.executable, "-m", "mobisim.validation.pieces", role, str(scenario)]
+def _child(role: Role, scenario: Path, links: KernelLinks | None) -> Iterator[Child]:
+    is_server, cores = role == "server", Cores.share(1)
+    core = cores.server if is_server else cores.devices[0]
+    words = links.inside(None if is_server else 0) if links else []
+    words += [sys.executable, "-m", "mobisim.validation.pieces", role, str(scenario)]
     words += [] if core is None else ["--core", str(core)]
     with subprocess.Popen(  # noqa: S603 - our own command line
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        child = Child(process)
+        child = Child(role, process)
         try:
             child.line()
             yield child
@@ -127,7 +189,9 @@ def where_and_when() -> str:
     return f"{machine_name(torch.device('cpu'))}, {datetime.now(UTC).date()}"
 
 
-def _profile(role: Role, alone: Pieces, beside: Pieces) -> Measured:
+def _profile(child: Child) -> Measured:
+    role = child.role
+    pieces = [piece for piece in sorted(child.alone) if piece[0] != WHOLE]
     return Measured(
         kind="measured",
         name=f"this-machine-{role}",
@@ -138,31 +202,39 @@ def _profile(role: Role, alone: Pieces, beside: Pieces) -> Measured:
         machine=machine_name(torch.device("cpu")),
         software={"torch": torch.__version__},
         date=str(datetime.now(UTC).date()),
-        method="pieces of the scenario's own model, each role alone, medians",
+        method="pieces of the scenario's own model, each role alone, means in place of medians",
         grid="the scenario's own shapes",
         ranges={},
-        contention=_contention(role, alone, beside),
-        num_samples=len(alone),
-        samples=tuple(_sample(piece, seconds) for piece, seconds in sorted(alone.items())),
+        contention=_contention(child),
+        num_samples=len(pieces),
+        samples=tuple(_sample(piece, child.alone[piece]) for piece in pieces),
     )
 
 
 def _sample(piece: Piece, seconds: Sequence[float]) -> Sample:
     what, batch, length = piece
-    low, median, high = (quantile(seconds, share) for share in (0.1, 0.5, 0.9))
-    return Sample(what, batch, length, 1, 1, "fp32", 1, median, low, high, len(seconds))
+    # A run adds up its pieces, the long ones, too: the mean tells how long they last together.
+    mean, low, high = (max(one, LEAST_S) for one in (fmean(seconds), *_tenths(seconds)))
+    return Sample(what, batch, length, 1, 1, "fp32", 1, mean, low, high, len(seconds))
 
 
-def _contention(role: Role, alone: Pieces, beside: Pieces) -> Contention:
-    """How much longer everything takes beside the other role: by the largest shape."""
-    largest = max(piece[1] * piece[2] for piece in alone)
-    mine = [piece for piece in alone if piece[1] * piece[2] == largest]
-    usual = sum(quantile(alone[piece], 0.5) for piece in mine)
-    ratios = [sum(quantile(beside[piece], q) for piece in mine) / usual for q in (0.1, 0.5, 0.9)]
+def _tenths(seconds: Sequence[float]) -> tuple[float, float]:
+    return quantile(seconds, 0.1), quantile(seconds, 0.9)
+
+
+def _contention(child: Child) -> Contention:
+    """How much longer a mini-batch takes beside the other role, by the largest shape.
+
+    What carries goes before what computes, so its share of the core is what the latter lacks.
+    """
+    whole = max((p for p in child.alone if p[0] == WHOLE), key=lambda piece: piece[1] * piece[2])
+    usual, beside = fmean(child.alone[whole]), child.beside[whole]
+    ratio, low, high = (s / usual for s in (fmean(beside), *_tenths(beside)))
     return Contention(
-        slowdown=Sourced(value=ratios[1], source="measured"),
-        p10=ratios[0],
-        p90=ratios[2],
-        repeats=min(len(beside[piece]) for piece in mine),
-        beside=f"the {'server' if role == 'device' else 'device'}'s pieces",
+        slowdown=Sourced(value=ratio, source="measured"),
+        carrying=Sourced(value=1 / (1 - fmean(child.carrying)), source="measured"),
+        p10=min(low, ratio),
+        p90=max(high, ratio),
+        repeats=len(beside),
+        beside=f"the {'server' if child.role == 'device' else 'device'}'s pieces",
     )

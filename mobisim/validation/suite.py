@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,24 @@ from mobisim.scenario.load import loads
 from mobisim.scenario.schema import Scenario
 from mobisim.validation.validate import Effort, Notice, as_numbers, validate
 
-SEED, EACH = 20261121, 5
+SEED, EACH, MOST = 20261121, 4, 10  # that many paced by each, of so many draws
 FOUND = "comparison.json"
 # Ranges in which one or the other is likely to set the pace; who does is seen in the real run.
 STRATA: dict[str, dict[str, tuple[Any, ...]]] = {
-    "device": {"mbit": (40, 100), "codec": ("nf4", "int4", "int8"), "bottleneck": (16, 64)},
-    "uplink": {"mbit": (1, 30), "codec": ("int4", "int8", "fp16"), "bottleneck": (16, 64, 256)},
-    "server": {"mbit": (40, 100), "codec": ("nf4", "int4", "int8"), "bottleneck": (1024, 1536)},
-}
-BATCH_SIZES, GRANULARITIES, RUN_AHEADS = (4, 8, 16), ("batch", "layer"), (1, 2, 4)
+    "device": {
+        "mbit": (40, 100), "codec": ("nf4", "int4", "int8"), "bottleneck": (16, 64),
+        "run_ahead": (1, 2, 4),
+    },
+    "uplink": {
+        "mbit": (1, 30), "codec": ("int4", "int8", "fp16"), "bottleneck": (16, 64, 256),
+        "run_ahead": (1, 2, 4),
+    },
+    "server": {
+        "mbit": (40, 100), "codec": ("nf4", "int4", "int8"), "bottleneck": (1024, 1536),
+        "run_ahead": (2, 4),  # with 1 a server never has work in reserve
+    },
+}  # fmt: skip
+BATCH_SIZES, GRANULARITIES = (4, 8, 16), ("batch", "layer")
 SEQUENCE_LENGTH = 32
 RUN_S, MOST_BATCHES, LEAST_BATCHES = 5.0, 40, 12
 BYTES_PER_VALUE = {"nf4": 0.56, "int4": 0.56, "int8": 1.06, "fp16": 2.0}
@@ -76,41 +86,63 @@ class Drawn:
         return loads(TEMPLATE.format(**fields), self.name)
 
 
-def draw(seed: int = SEED, each: int = EACH) -> list[Drawn]:
-    """The configurations of a seed: so many in each range, rates even in logarithms."""
-    source = np.random.default_rng(seed)
-    found = []
-    for stratum, ranges in STRATA.items():
-        for number in range(each):
-            low, high = (math.log(rate) for rate in ranges["mbit"])
-            found.append(
-                Drawn(
-                    name=f"{stratum}-{number + 1}",
-                    mbit=round(float(math.exp(source.uniform(low, high))), 2),
-                    codec=str(source.choice(ranges["codec"])),
-                    batch_size=int(source.choice(BATCH_SIZES)),
-                    granularity=str(source.choice(GRANULARITIES)),
-                    run_ahead=int(source.choice(RUN_AHEADS)),
-                    bottleneck=int(source.choice(ranges["bottleneck"])),
-                )
-            )
-    return found
+def draws(stratum: str, seed: int = SEED) -> Iterator[Drawn]:
+    """The configurations of a seed in one of the ranges, without end; rates even in logarithms."""
+    ranges = STRATA[stratum]
+    source = np.random.default_rng([seed, list(STRATA).index(stratum)])
+    low, high = (math.log(rate) for rate in ranges["mbit"])
+    for number in itertools.count(1):
+        yield Drawn(
+            name=f"{stratum}-{number}",
+            mbit=round(float(math.exp(source.uniform(low, high))), 2),
+            codec=str(source.choice(ranges["codec"])),
+            batch_size=int(source.choice(BATCH_SIZES)),
+            granularity=str(source.choice(GRANULARITIES)),
+            run_ahead=int(source.choice(ranges["run_ahead"])),
+            bottleneck=int(source.choice(ranges["bottleneck"])),
+        )
 
 
-def run_suite(
-    folder: Path, effort: Effort, notice: Notice, drawn: Sequence[Drawn] | None = None
-) -> list[dict[str, Any]]:
-    """Validate each configuration; one that was done in `folder` before is not done again."""
-    rows = []
-    for number, one in enumerate(drawn or draw(), start=1):
-        place = folder / one.name
-        if not (place / FOUND).exists():
-            tell = _numbered(notice, f"{number}: {one.name}")
-            found = validate(one.scenario(), place, effort, tell)
-            write_json(place / FOUND, as_numbers(found))
-        found_before = json.loads((place / FOUND).read_text(encoding="utf-8"))
-        rows.append(vars(one) | {"side_bottleneck": one.bottleneck} | found_before)
-    return rows
+class Suite:
+    """Configurations in `folder`: done ones are not done again, so it can be run in pieces."""
+
+    def __init__(self, folder: Path, effort: Effort, notice: Notice) -> None:
+        self.folder, self.effort, self.notice = folder, effort, notice
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, at_most: int | None = None) -> bool:
+        """Draw, and validate so many, until each range has its share; whether that is reached.
+
+        Who was to set the pace is a guess; what counts is who did in the real run.
+        """
+        budget = math.inf if at_most is None else at_most
+        for stratum in STRATA:
+            for one in itertools.islice(draws(stratum), MOST):
+                if self._has_enough(stratum):
+                    break
+                if not self._place(one).exists():
+                    if not budget:
+                        return False
+                    budget -= 1
+                    self._validate(one)
+                self.rows.append(self._row(one))
+        return all(map(self._has_enough, STRATA))
+
+    def _has_enough(self, stratum: str) -> bool:
+        paced = [row for row in self.rows if row["bottleneck"] == stratum]
+        return len(paced) >= EACH
+
+    def _place(self, one: Drawn) -> Path:
+        return self.folder / one.name / FOUND
+
+    def _validate(self, one: Drawn) -> None:
+        tell = _numbered(self.notice, one.name)
+        found = validate(one.scenario(), self.folder / one.name, self.effort, tell)
+        write_json(self._place(one), as_numbers(found))
+
+    def _row(self, one: Drawn) -> dict[str, Any]:
+        found = json.loads(self._place(one).read_text(encoding="utf-8"))
+        return vars(one) | {"side_bottleneck": one.bottleneck} | dict(found)
 
 
 def _numbered(notice: Notice, where: str) -> Callable[[str], None]:

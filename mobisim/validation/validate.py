@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from mobisim.scenario.schema import Scenario
 from mobisim.testbed.bed import Bed, run_bed
 from mobisim.testbed.plan import as_run_for_real
 from mobisim.validation.compare import Comparison, Figures, compare
-from mobisim.validation.profile import Profiles, measure
+from mobisim.validation.profile import ROUND_S, Measurement, Profiles
 
-REPEATS = 3
+REPEATS, ROUNDS = 3, 3  # of the real run, and of the measurement, which take turns
 Notice = Callable[[str], None]
 
 
@@ -26,7 +27,7 @@ class Effort:
 
     repeats: int = REPEATS
     limit: str = "auto"
-    round_s: float = 2.0
+    round_s: float = ROUND_S
     train: bool = True
     plots: bool = False
 
@@ -43,16 +44,19 @@ def validate(
     """
     folder.mkdir(parents=True, exist_ok=True)
     real = as_run_for_real(scenario)
-    notice("profiling this machine")
-    profiles = measure(real, effort.round_s)
     path = folder / "scenario.yaml"
     path.write_text(json.dumps(real.model_dump(mode="json")), encoding="utf-8")
     figures = []
-    for number in range(1, effort.repeats + 1):
-        notice(f"running for real, {number} of {effort.repeats}")
-        place = folder / f"real-{number}"
-        run_bed(Bed(str(path), (), effort.train, place, effort.limit, plots=effort.plots))
-        figures.append(Figures.of(place))
+    with Measurement(real, effort.limit, effort.round_s) as measurement:
+        for number in range(1, effort.repeats + 1):
+            notice(f"profiling this machine, then running for real, {number} of {effort.repeats}")
+            for _ in range(math.ceil(ROUNDS / effort.repeats)):
+                measurement.go_on()
+            if number == effort.repeats:
+                profiles = measurement.finish()
+            place = folder / f"real-{number}"
+            run_bed(Bed(str(path), (), effort.train, place, effort.limit, plots=effort.plots))
+            figures.append(Figures.of(place))
     notice("simulating")
     return compare(figures, _simulated(profiles, real, folder, effort))
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zmq
@@ -86,8 +87,8 @@ def plan_of(place: Path, *overrides: str, **options: Any) -> Plan:
 
 
 def line_to(plan: Plan, address: Address, keys: Keys | None = None, number: int = 0) -> Line:
-    group = plan.group(number)
-    return Line(address, keys, number, plan.digest, group.uplink_bits_per_s, group.latency_s, 60.0)
+    pace, latency_s = plan.uplink_pace(number), plan.group(number).latency_s
+    return Line(address, keys, number, plan.digest, pace, latency_s, 60.0)
 
 
 class Serving:
@@ -172,6 +173,21 @@ def test_a_result_like_any_other(tmp_path: Path) -> None:
     assert result.summary.num_steps == NUM_BATCHES
     assert result.summary.stand_in is None
     assert result.summary.downlink_bytes > 0
+
+
+def test_a_recorded_trace_is_followed(tmp_path: Path) -> None:
+    """A message ends when the trace has supplied its bits, but for what sockets take."""
+    trace = tmp_path / "drive.csv"
+    trace.write_text("time_s,bit_per_s\n0,4e6\n0.05,1e5\n0.1,2e6\n", encoding="utf-8")
+    packets = "latency: 0 s, overhead_bytes: 0, mtu_bytes: 1448"
+    link = f"devices[0].link={{kind: trace, uplink: {trace}, downlink: 2 Mbit/s, {packets}}}"
+    plan = plan_of(tmp_path / "real", link, train=False)
+    spans = pq.read_table(run(plan).path / "spans.parquet").to_pylist()
+    sent = [span for span in spans if span["kind"] == "transfer"]
+    pace = plan.uplink_pace(0)
+    late = [span["end"] - pace.end(span["start"], span["num_bytes"]) for span in sent]
+    assert len(sent) == NUM_BATCHES
+    assert float(np.median(np.abs(late))) < 0.03
 
 
 def test_several_devices_share_one_server(tmp_path: Path) -> None:

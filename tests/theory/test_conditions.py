@@ -20,10 +20,11 @@ TAU, SHARE = 300.0, 0.6
 
 
 def _world(
-    num_batches: int, forward_s: float, step_s: float, run_ahead: int = 1000, **conditions: object
-) -> World:
-    """One device whose link takes next to no time."""
-    link = device(forward_s, transfer_s=1e-6, run_ahead=run_ahead)
+    num_batches: int, forward_s: float, step_s: float, transfer_s: float = 1e-6,
+    run_ahead: int = 1000, **conditions: object,
+) -> World:  # fmt: skip
+    """One device, whose link takes next to no time unless told."""
+    link = device(forward_s, transfer_s=transfer_s, run_ahead=run_ahead)
     scenario = stated(num_batches, link, step_s=step_s)
     world = world_of(scenario)
     return replace(world, groups=(replace(world.groups[0], **conditions),))  # type: ignore[arg-type]
@@ -94,6 +95,22 @@ def test_who_is_busy_all_along_pays_for_the_other(f: float, s: float) -> None:
     by_device, by_server = f + s * b * (1 - 1 / a), s + f * a * (1 - 1 / b)
     expected = by_device if s * b < by_device else by_server
     assert np.diff(ends)[200:].mean() == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize(("f", "s"), [(1.0, 0.4), (0.4, 1.0)])
+def test_who_is_busy_all_along_pays_for_what_the_link_carries(f: float, s: float) -> None:
+    """Within a cycle T the link carries for c, which costs the busier side c (1 - 1 / t) of it.
+
+    t is how many times as long work takes while the link carries; the other side idles enough.
+    """
+    c, t = 0.3, 1.25
+    contention = Contention(1.0, 1.0, device_carrying=t, server_carrying=t)
+    world = replace(_world(400, f, s, c, run_ahead=3), contention=contention)
+    steps = columns_of(world)
+    ends = steps.end[steps.kind == STEP]
+    expected = max(f, s) + c * (1 - 1 / t)
+    # The last steps have nothing carried beside them any more.
+    assert np.diff(ends)[200:-10].mean() == pytest.approx(expected, rel=1e-9)
 
 
 def test_no_slowdown_changes_nothing() -> None:

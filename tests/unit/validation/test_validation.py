@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from mobisim.scenario.profiles import Measured
+from mobisim.scenario.schema import Scenario
+from mobisim.validation import suite
 from mobisim.validation.compare import Comparison, Figures, compare
+from mobisim.validation.pieces import WHOLE
 from mobisim.validation.plots import draw_comparison, draw_suite
-from mobisim.validation.profile import _profile
+from mobisim.validation.profile import Child, _profile
 from mobisim.validation.published import published
-from mobisim.validation.suite import STRATA, accuracies, draw
+from mobisim.validation.suite import STRATA, Drawn, accuracies, draws
 from mobisim.validation.tables import accuracy_rows, markdown, suite_rows
 from mobisim.validation.theory import check_all
-from mobisim.validation.validate import as_numbers
+from mobisim.validation.validate import Effort, as_numbers
 
 FIGURES = Figures(
     kinds={"forward": 0.1, "transfer": 0.4, "step": 0.05},
@@ -68,18 +74,48 @@ def test_no_time_to_target_where_a_run_missed_it() -> None:
 
 def rows() -> list[dict[str, Any]]:
     found = as_numbers(comparison())
-    return [vars(one) | {"side_bottleneck": one.bottleneck} | found for one in draw(each=1)]
+    ones = [next(draws(stratum)) for stratum in STRATA]
+    return [vars(one) | {"side_bottleneck": one.bottleneck} | found for one in ones]
+
+
+def _some(drawn: Iterator[Drawn]) -> list[Drawn]:
+    return list(itertools.islice(drawn, 5))
+
+
+def test_the_suite_goes_on_until_each_has_set_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bound to be slow at the server, a configuration may yet be paced by the link: draw more."""
+    done: list[str] = []
+
+    def pretended(drawn: Scenario, folder: Path, *_: object) -> Comparison:
+        folder.mkdir()
+        done.append(drawn.name)
+        stratum, number = drawn.name.split("-")
+        paced_by = "uplink" if number == "2" else stratum
+        return dataclasses.replace(comparison(), bottleneck=paced_by)
+
+    monkeypatch.setattr(suite, "validate", pretended)
+    monkeypatch.setattr(suite, "EACH", 2)
+    effort, quietly = Effort(), lambda _: None
+    assert not suite.Suite(tmp_path, effort, quietly).run(at_most=4)
+    whole = suite.Suite(tmp_path, effort, quietly)
+    assert whole.run()
+    assert done == [
+        "device-1", "device-2", "device-3", "uplink-1", "server-1", "server-2", "server-3",
+    ]  # fmt: skip
+    assert [row["name"] for row in whole.rows] == done
 
 
 def test_the_suite_is_drawn_and_not_chosen() -> None:
     """A seed decides, another seed decides otherwise, and every range is covered."""
-    assert draw() == draw()
-    assert draw() != draw(seed=1)
-    assert len(draw()) == 5 * len(STRATA)
-    for one in draw():
-        low, high = STRATA[one.name.partition("-")[0]]["mbit"]
-        assert low <= one.mbit <= high
-        one.scenario()
+    for stratum, ranges in STRATA.items():
+        first, again, other = (_some(draws(stratum, seed)) for seed in (1, 1, 2))
+        assert first == again != other
+        for one in first:
+            low, high = ranges["mbit"]
+            assert low <= one.mbit <= high
+            assert one.scenario().devices[0].run_ahead in ranges["run_ahead"]
 
 
 def test_accuracy_is_told_for_each_group_and_over_all() -> None:
@@ -103,14 +139,20 @@ def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
 
 
 def test_pieces_make_a_profile() -> None:
-    """Medians of the pieces alone, and beside the other role how much longer they take."""
-    alone = {("piece:block", 8, 32): [0.1, 0.1, 0.1], ("piece:block", 4, 32): [0.05] * 3}
+    """Means of the pieces alone; what the other role and the link take of the core."""
+    alone = {
+        ("piece:block", 8, 32): [0.1, 0.1, 0.13], ("piece:block", 4, 32): [0.05] * 3,
+        (WHOLE, 8, 32): [0.6, 0.6, 0.9], (WHOLE, 4, 32): [0.3],
+    }  # fmt: skip
     beside = {piece: [1.5 * one for one in seconds] for piece, seconds in alone.items()}
-    found = _profile("device", alone, beside)
+    child = Child("device", MagicMock(), alone, beside, carrying=[0.1, 0.3])
+    found = _profile(child)
     assert isinstance(found, Measured)
     assert found.contention is not None
+    assert found.contention.carrying is not None
     assert found.contention.slowdown.value == pytest.approx(1.5)
-    assert {sample.median_s for sample in found.samples} == {0.1, 0.05}
+    assert found.contention.carrying.value == pytest.approx(1.25)
+    assert [sample.median_s for sample in found.samples] == pytest.approx([0.05, 0.11])
 
 
 def test_the_engine_meets_theory() -> None:

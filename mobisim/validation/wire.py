@@ -1,0 +1,105 @@
+"""What sending and receiving cost the cores: the wire of the testbed, with nothing behind it.
+
+The device's end hands over empty messages of the scenario's sizes, as fast as the link takes them;
+the server's end takes them in and throws them away. The testbed's own threads do all that lies in
+between, beside whatever the main thread computes meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from mobisim.span import ENCODE, FORWARD
+from mobisim.testbed.clock import now
+from mobisim.testbed.endpoint import Address, Keys
+from mobisim.testbed.frames import Note
+from mobisim.testbed.gate import Gate
+from mobisim.testbed.jobs import Jobs
+from mobisim.testbed.outbox import Message
+from mobisim.testbed.plan import Plan
+from mobisim.testbed.radio import Line, Radio
+from mobisim.testbed.record import Record
+
+PATIENCE_S = 600.0
+
+
+class Wire:
+    """One end, with a thread that plays the part of what is behind it."""
+
+    def __init__(self) -> None:
+        self._played_s = 0.0
+        self._thread = threading.Thread(target=self._play, daemon=True)
+
+    def carried_s(self) -> float:
+        """Seconds of a core that this process spent on carrying so far.
+
+        That is all but what the calling thread and the one that plays a part spent.
+
+        Raises:
+            RuntimeError: nothing is carried any more.
+        """
+        if not self._thread.is_alive():
+            raise RuntimeError("the wire was closed while its cost was measured")
+        return time.process_time() - time.thread_time() - self._played_s
+
+    def _play(self) -> None:
+        raise NotImplementedError
+
+    def _was_played(self) -> None:
+        self._played_s = time.thread_time()
+
+
+class Receiving(Wire):
+    """The server's end."""
+
+    def __init__(self, plan: Plan, keys: Keys, address: Address) -> None:
+        super().__init__()
+        self._plan, self._jobs = plan, Jobs()
+        self._gate = Gate(
+            plan, self._jobs, Record(),
+            address=address, keys=keys, paced=True, patience_s=PATIENCE_S,
+        )  # fmt: skip
+        self.address = self._gate.address
+        self._gate.open()
+        self._thread.start()
+
+    def _play(self) -> None:
+        self._gate.wait_for_devices()
+        zero = now()
+        self._gate.begin(zero)
+        while True:
+            job = self._jobs.next()
+            self._gate.take_up(job.device, now() - zero)
+            for part in range(self._plan.num_parts):
+                self._jobs.part(job, part)
+            self._jobs.close(job)
+            self._was_played()
+
+
+class Sending(Wire):
+    """The device's end."""
+
+    def __init__(self, plan: Plan, keys: Keys, address: Address, *, paced: bool) -> None:
+        super().__init__()
+        self._plan = plan
+        group = plan.group(0)
+        pace = plan.uplink_pace(0) if paced else None
+        self._radio = Radio(Line(address, keys, 0, plan.digest, pace, group.latency_s, PATIENCE_S))
+        self._thread.start()
+
+    def _play(self) -> None:
+        self._radio.start()
+        run_ahead = self._plan.group(0).run_ahead
+        for batch in range(self._plan.num_batches):
+            _, ticket = self._radio.next_batch(batch)
+            self._radio.wait_for_credit(batch, run_ahead)
+            for part in range(self._plan.num_parts):
+                self._radio.hand_over(self._empty(batch, part), ticket)
+            self._was_played()
+
+    def _empty(self, batch: int, part: int) -> Message:
+        plan, at = self._plan, self._radio.to_server(now())
+        notes = tuple(Note(kind, at, at) for kind in (FORWARD, ENCODE))
+        body = bytes(plan.num_bytes(batch, part))
+        return Message(batch, part, body, plan.wire_bytes(0, batch, part), at, notes)
