@@ -25,8 +25,10 @@ def names(kind: str) -> list[str]:
 
 
 def scenario_names() -> list[str]:
-    """The names of all shipped scenarios."""
-    return sorted(path.stem for path in shipped("scenarios").glob("*.yaml"))
+    """The names of all shipped scenarios, those in a folder with its name before theirs."""
+    root = shipped("scenarios")
+    found = (path.relative_to(root).with_suffix("") for path in root.rglob("*.yaml"))
+    return sorted(path.as_posix() for path in found)
 
 
 def references() -> Path:
@@ -87,12 +89,13 @@ def scenario(path_or_name: str) -> Document:
         InputError: neither exists, or the file cannot be read.
     """
     path = Path(path_or_name)
-    is_name = path.suffix == "" and len(path.parts) == 1 and not os.path.lexists(path)
-    if not is_name:
+    known = scenario_names()
+    is_name = path_or_name in known or (path.suffix == "" and len(path.parts) == 1)
+    if not is_name or os.path.lexists(path):
         _check_there(path)
         return _read(path, str(path))
-    if path_or_name not in scenario_names():
-        raise unknown_name("scenario file or shipped scenario", path_or_name, scenario_names())
+    if path_or_name not in known:
+        raise unknown_name("scenario file or shipped scenario", path_or_name, known)
     return _read(shipped("scenarios") / f"{path_or_name}.yaml", f"scenarios/{path_or_name}.yaml")
 
 

@@ -47,7 +47,7 @@ def test_each_shipped_scenario_is_sound_and_asks_a_question(name: str) -> None:
     """Its name is its file's, its first line a question."""
     text = (catalog.shipped("scenarios") / f"{name}.yaml").read_text("utf-8")
     first = text.partition("\n")[0]
-    assert load(name).name == name
+    assert load(name).name == Path(name).name
     assert first.startswith("# ")
     assert first.endswith("?")
 
