@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,12 @@ def parse(text: str, source: str) -> Document:
     Raises:
         InputError: broken YAML, a tag, an alias, a key twice, or no mapping at the top.
     """
+    return copy.deepcopy(_parsed(text, source))
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, source: str) -> Document:
+    """What `parse` gives a copy of: the points of a sweep name the same few profiles."""
     try:
         _refuse_tags_and_aliases(text, source)
         node = yaml.compose(text, Loader=_Loader)

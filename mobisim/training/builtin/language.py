@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import TypeVar
 
@@ -258,6 +259,7 @@ def pretraining_text(seed: int, num_texts: int, *, echoes: bool = True) -> list[
     return [_answered(story, dice, echoes=echoes) for story in stories]
 
 
+@cache
 def labelled_task() -> dict[str, TextSplit]:
     """The splits train, validation and test; always the same, and no text occurs twice."""
     stories = _distinct_stories(Dice(TASK_SEED))
