@@ -11,6 +11,7 @@ from typing import Literal, NoReturn
 import click
 
 from mobisim import options
+from mobisim.compare.commands import compare
 from mobisim.errors import MobisimError
 from mobisim.interrupts import remembering
 from mobisim.sweep.commands import plot, sweep
@@ -261,6 +262,7 @@ def profile(
 
 
 cli.add_command(sweep)
+cli.add_command(compare)
 cli.add_command(plot)
 cli.add_command(testbed)
 cli.add_command(serve)
@@ -295,7 +297,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        kept = "the same command goes on" if "sweep" in words[:1] else "nothing was published"
+        kept = (
+            "the same command goes on"
+            if words[:1] in (["sweep"], ["compare"])
+            else "nothing was published"
+        )
         _end(f"interrupted; {kept}", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone; the exit must not write to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

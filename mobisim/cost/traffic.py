@@ -10,7 +10,7 @@ from mobisim.cost.training_memory import training
 from mobisim.cost.wire import HEADER_BYTES, LABEL_BYTES, LENGTH_BYTES, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
-from mobisim.scenario.methods import Crossing
+from mobisim.scenario.methods import Crossing, MethodInfo
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,15 @@ def traffic(system: System, shape: BatchShape | None) -> Traffic:
     if not method.up:
         return Traffic(())
     assert shape is not None
-    lengths = 0 if method.up == ("scalars",) else LENGTH_BYTES * shape.num_samples
-    up = HEADER_BYTES + lengths + sum(crossing_bytes(system, what, shape) for what in method.up)
+    up = HEADER_BYTES + lengths_bytes(method, shape)
+    up += sum(crossing_bytes(system, what, shape) for what in method.up)
     down = sum(HEADER_BYTES + crossing_bytes(system, what, shape) for what in method.replies)
     return Traffic((up,), down)
+
+
+def lengths_bytes(method: MethodInfo, shape: BatchShape) -> int:
+    """Bytes that say how long a mini-batch's samples are, where what goes up has a length."""
+    return 0 if method.up == ("scalars",) else LENGTH_BYTES * shape.num_samples
 
 
 def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:

@@ -122,9 +122,9 @@ class Page:
         square.set_transform(self.figure.transFigure)
         self.figure.add_artist(square)
 
-    def save(self, out: Path) -> None:
+    def save(self, out: Path, sort: str | None = None) -> None:
         """The page as a PNG or SVG file of which every byte follows from the content."""
-        sort = out.suffix.removeprefix(".") or "png"
+        sort = sort or out.suffix.removeprefix(".") or "png"
         self.figure.savefig(out, format=sort, dpi=DPI, metadata=_UNDATED[sort])
 
 

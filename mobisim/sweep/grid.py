@@ -87,19 +87,22 @@ def seeds(count: int, document: Document) -> Axis:
     return Axis("seed", tuple(range(first, first + count)) if isinstance(first, int) else (first,))
 
 
-def points(document: Document, lists: Sequence[Sequence[Axis]]) -> list[Point]:
+def points(
+    document: Document, lists: Sequence[Sequence[Axis]], *, strict: bool = True
+) -> list[Point]:
     """The points of a grid, the last list changing fastest; axes of one list go in step.
 
-    A combination that gives no scenario is a point with an error.
+    A combination that gives no scenario is a point with an error; with `strict`, a value that no
+    combination allows is a slip of the pen.
 
     Raises:
-        InputError: a path twice, lists of unequal length, or a value that no combination allows.
+        InputError: a path twice, lists of unequal length, or such a value.
     """
     axes = [axis for together in lists for axis in together]
     _check(axes, lists)
     rows = product(*(zip(*(a.values for a in together), strict=True) for together in lists))
     found = [_point(document, axes, tuple(chain.from_iterable(row))) for row in rows]
-    for error in _hopeless(found):
+    for error in _hopeless(found) if strict else ():
         raise error
     return found
 
@@ -138,7 +141,7 @@ def _point(document: Document, axes: Sequence[Axis], values: tuple[Any, ...]) ->
 
 
 def _hopeless(found: Sequence[Point]) -> Iterator[InputError]:
-    """The errors of values that fail in every combination: slips of the pen, not answers."""
+    """The errors of values that fail in every combination."""
     errors: dict[tuple[int, str], list[InputError | None]] = defaultdict(list)
     for point in found:
         for number, value in enumerate(point.values):

@@ -9,7 +9,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -117,6 +123,11 @@ def _result(future: Future[Any]) -> Any:
         raise MobisimError("the scheduler has gone") from error
     except Exception as error:  # noqa: BLE001 - executors have their own words for dead workers
         return Failure(f"{type(error).__name__}: {error}")
+
+
+def here() -> Pool:
+    """A thread of this very process: for work that takes less time than a process to start."""
+    return Pool(lambda: ThreadPoolExecutor(max_workers=1), 2)
 
 
 def processes(count: int | None = None) -> Pool:

@@ -14,7 +14,7 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("validation",),
+    ("validation", "compare"),
     ("show", "testbed", "sweep"),
     ("progress", "calibrate"),
     ("runner",),

@@ -1,0 +1,138 @@
+"""A comparison: sweeps over methods, what they say of each, and the answer in a folder.
+
+compare.json, compare.csv   the answer
+compare.png, compare.svg    its picture
+learning_rates/             a sweep: every method at every learning rate, by validation
+methods/                    a sweep: every method at the rate chosen for it
+trajectories/               what was trained, once for both
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mobisim.compare.choice import Choice, choose
+from mobisim.compare.clock import Clock
+from mobisim.compare.crossing import crossings
+from mobisim.compare.question import METHOD, Question
+from mobisim.compare.standings import standings, steps_to_target
+from mobisim.prepare import silent
+from mobisim.report import results, wording
+from mobisim.report.comparison import AtRate, Comparison, as_json, as_rows
+from mobisim.report.series import unnested
+from mobisim.report.sweep_table import Row
+from mobisim.scenario.schema import Scenario
+from mobisim.sweep.pools import Pool
+from mobisim.sweep.run import sweep
+from mobisim.sweep.work import Setting
+from mobisim.workload import metric_name
+
+ANSWER = "compare.json"
+
+
+def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
+    """Have all done that is not done yet, and publish the answer.
+
+    Raises:
+        InputError: the comparison cannot begin as it stands.
+        MobisimError: the workers have gone; what is finished is kept.
+    """
+    place = question.place
+    results.check_writable(place / "methods")
+    _check_free(place, question.digest)
+    chosen = _chosen(question, pool)
+    rates = {m: c.learning_rate for m, c in chosen.items() if c.error is None}
+    rows = sweep(question.runs(rates), pool).rows if rates else []
+    found = _comparison(question, chosen, rows)
+    _publish(place, found, question)
+    return place, found
+
+
+def _check_free(place: Path, digest: str) -> None:
+    found = results.read_digest(place, ANSWER)
+    if found is not None and found != digest:
+        results.check_free(place, digest)
+
+
+def _chosen(question: Question, pool: Pool) -> dict[str, Choice]:
+    if not question.trains or not question.learning_rates:
+        return dict.fromkeys(question.methods, Choice())
+    if len(question.learning_rates) == 1:  # nothing to choose
+        return dict.fromkeys(question.methods, Choice(question.learning_rates[0]))
+    return choose(question, sweep(question.grid(), pool).rows)
+
+
+def _comparison(
+    question: Question, chosen: Mapping[str, Choice], rows: Sequence[Row]
+) -> Comparison:
+    setting = Setting(uuid.uuid4().hex, replace(question.options, train=False, progress=silent))
+    wanted = steps_to_target(question, rows) if question.trains else None
+    clock = Clock(question, setting, wanted)
+    failed = {row[METHOD] for row in rows if row["error"] is not None}
+    methods = [m for m, choice in chosen.items() if choice.error is None and m not in failed]
+    rates = question.rates if _constant(question.scenario) else ()
+    return Comparison(
+        **_about(question.scenario),
+        digest=question.digest,
+        stand_in=next((wording.stand_in(unnested(r)) for r in rows if not r["error"]), None),
+        num_seeds=question.num_seeds,
+        learning_rates=question.learning_rates,
+        timed_by="time to target" if wanted else "makespan",
+        standings=tuple(standings(question, chosen, rows, clock)),
+        rates=tuple(AtRate(r, {m: clock.seconds(m, r) for m in methods}) for r in rates),
+        crossings=tuple(crossings(clock, methods, rates)) if rates else (),
+        notes=tuple(_notes(question.scenario, rows)),
+    )
+
+
+def _about(scenario: Scenario) -> dict[str, Any]:
+    group, training = scenario.devices[0], scenario.training
+    link = group.link
+    return {
+        "name": scenario.name,
+        "model": scenario.model.name if scenario.model else None,
+        "device": group.profile.name,
+        "link": link.name,
+        "server": scenario.server.profile.name,
+        "rate": link.uplink.value if link.kind == "constant" else None,
+        "metric": metric_name(training) if training else None,
+        "target": training.target.value if training and training.target else None,
+    }
+
+
+def _constant(scenario: Scenario) -> bool:
+    return all(group.link.kind == "constant" for group in scenario.devices)
+
+
+def _notes(scenario: Scenario, rows: Sequence[Row]) -> Iterator[str]:
+    warnings = (row["warnings"].split("; ") for row in rows if row.get("warnings"))
+    yield from dict.fromkeys(words for found in warnings for words in found if "radio" in words)
+    if not _constant(scenario):
+        yield "the link's rate varies: no rates are compared, and no crossing is looked for"
+
+
+def _publish(place: Path, found: Comparison, question: Question) -> None:
+    from mobisim.report.comparison_plot import draw_comparison  # noqa: PLC0415 - matplotlib
+
+    place.mkdir(parents=True, exist_ok=True)
+    for ending in ("png", "svg") if question.options.plots else ():
+        with results.replacing(place / f"compare.{ending}") as aside:
+            draw_comparison(found, aside, ending)
+    with results.replacing(place / "compare.csv") as aside:
+        aside.write_text(_csv(list(as_rows(found))), encoding="utf-8")
+    with results.replacing(place / ANSWER) as aside:
+        results.write_json(aside, as_json(found) | {"command": question.options.command})
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,202 @@
+"""The picture of a comparison: time over the uplink, memory, quality, what leaves the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from mobisim.report.comparison import Comparison, Standing
+from mobisim.report.figure import GREY, INK, PALE, Box, log_times, page
+from mobisim.report.series import Style, style
+from mobisim.units import human_rate, human_size
+
+WIDTH, HEIGHT = 11.0, 8.3
+NAMES = 1.15  # inches for the methods' names
+TIME = Box(0.85, 1.15, 5.3, 2.95)
+MEMORY = Box(6.9 + NAMES, 1.15, 2.65, 2.95)
+QUALITY = Box(0.3 + NAMES, 4.95, 3.4, 2.65)
+LEAVES = Box(5.6 + NAMES, 4.95, 3.95, 2.65)
+HEADING = 0.3  # above each panel
+KINDS = {"activations": "o", "tokens": "D", "labels": "s", "residuals": "^", "weights": "P",
+         "scalars": "v", "framing": "|"}  # fmt: skip
+
+
+def draw_comparison(found: Comparison, out: Path, sort: str | None = None) -> None:
+    """Draw a comparison as PNG or SVG: `sort`, or what the file's name says."""
+    styles = {s.method: style(number) for number, s in enumerate(found.standings)}
+    shown = [standing for standing in found.standings if standing.error is None]
+    with page(WIDTH, HEIGHT) as sheet:
+        sheet.write(0.3, 0.2, f"{found.name}: methods compared", fontsize=13)
+        about = (found.model, found.device, found.link, found.server)
+        sheet.write(0.3, 0.52, " · ".join(part for part in about if part), color=GREY)
+        if found.stand_in:
+            sheet.write(WIDTH - 0.3, 0.52, found.stand_in, color="#a3330b", ha="right")
+        for box, heading in (
+            (TIME, f"{_timed(found)} against the uplink"),
+            (MEMORY, "peak memory of the device"),
+            (QUALITY, _quality_heading(found)),
+            (LEAVES, "bytes that leave the device"),
+        ):
+            left = box.left if box is TIME else box.left - NAMES
+            sheet.write(left, box.top - HEADING, heading, color=INK)
+        _draw_times(sheet.axes(TIME), found, styles)
+        _draw_memory(sheet.axes(MEMORY), shown)
+        _draw_quality(sheet.axes(QUALITY), found, shown)
+        _draw_leaves(sheet.axes(LEAVES), shown)
+        sheet.save(out, sort)
+
+
+def _timed(found: Comparison) -> str:
+    if found.timed_by == "makespan":
+        return "time for the same samples"
+    return f"time to {(found.metric or '').replace('_', ' ')} {found.target:g} in validation"
+
+
+def _draw_times(axes: Axes, found: Comparison, styles: dict[str, Style]) -> None:
+    if not found.rates:
+        _empty(axes, "no rates were compared")
+        return
+    rates = [at.rate for at in found.rates]
+    seconds = {
+        name: [at.seconds[name] for at in found.rates]
+        for name in found.rates[0].seconds
+        if any(math.isfinite(at.seconds[name]) for at in found.rates)
+    }
+    for name, values in seconds.items():
+        look = styles[name]
+        axes.plot(
+            rates, values, color=look.colour, ls=look.dashes, marker=look.mark, ms=4.5, lw=1.5,
+            label=name,
+        )  # fmt: skip
+    _mark_crossings(axes, found, seconds)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.1, high * 1.1)
+    log_times(axes.yaxis, *axes.get_ylim())
+    axes.set_xticks(rates, [f"{rate / 1e6:g}" for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("uplink (Mbit/s)")
+    axes.grid(color=PALE, lw=0.6)
+    axes.legend(frameon=False, fontsize=8, ncols=2, handlelength=3.2, loc="best")
+
+
+def _mark_crossings(axes: Axes, found: Comparison, seconds: dict[str, list[float]]) -> None:
+    rates = [at.rate for at in found.rates]
+    for one in found.crossings:
+        if one.rate is None or not rates[0] <= one.rate <= rates[-1] or one.alone not in seconds:
+            continue
+        at = seconds[one.alone][0]
+        axes.plot(one.rate, at, "o", ms=11, mfc="none", mec=INK, mew=1.1, zorder=4)
+        axes.annotate(
+            human_rate(one.rate), (one.rate, at), xytext=(7, 7), textcoords="offset points",
+            fontsize=8, color=INK,
+        )  # fmt: skip
+
+
+def _empty(axes: Axes, why: str) -> None:
+    axes.set_axis_off()
+    axes.text(0.0, 0.95, why, transform=axes.transAxes, color=GREY, va="top")
+
+
+def _by_method(axes: Axes, shown: Sequence[Standing]) -> None:
+    axes.set_yticks(range(len(shown)), [standing.method for standing in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.grid(axis="x", color=PALE, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
+    known = [standing for standing in shown if standing.peak_bytes is not None]
+    if not known:
+        _empty(axes, "no memory is stated")
+        return
+    _by_method(axes, known)
+    for number, standing in enumerate(known):
+        assert standing.peak_bytes is not None
+        fits = standing.fits is not False
+        axes.barh(
+            number, standing.peak_bytes / 1e9, height=0.62, color="#5b9bd5" if fits else "white",
+            edgecolor="#2b6cb0" if fits else INK, hatch="" if fits else "////", lw=0.8,
+        )  # fmt: skip
+    capacity = known[0].capacity_bytes
+    if capacity is not None:
+        axes.axvline(capacity / 1e9, color=INK, lw=1.2, ls=(0, (4, 2)))
+        axes.annotate(
+            f"has {human_size(capacity)}", (capacity / 1e9, -0.6), xytext=(3, 2),
+            textcoords="offset points", fontsize=8, va="bottom", ha="center", annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xlabel("GB; hatched: does not fit")
+
+
+def _quality_heading(found: Comparison) -> str:
+    if not found.trained:
+        return "time per step"
+    return f"{(found.metric or '').replace('_', ' ')} on held-out samples"
+
+
+def _draw_quality(axes: Axes, found: Comparison, shown: Sequence[Standing]) -> None:
+    if not found.trained:
+        _draw_steps(axes, shown)
+        return
+    known = [standing for standing in shown if standing.final is not None]
+    _by_method(axes, known)
+    for number, standing in enumerate(known):
+        final = standing.final
+        assert final is not None
+        if final.low is not None and final.high is not None:
+            axes.plot([final.low, final.high], [number, number], color=INK, lw=1.6)
+        axes.plot(final.mean, number, "o", ms=6, color=INK)
+        axes.annotate(
+            f"{final.mean:.3f}", (final.mean, number), xytext=(0, 5), textcoords="offset points",
+            fontsize=8, ha="center",
+        )  # fmt: skip
+    seeds = f"{found.num_seeds} seeds, 95 % Student t" if found.num_seeds > 1 else "one seed"
+    axes.set_xlabel(seeds)
+
+
+def _draw_steps(axes: Axes, shown: Sequence[Standing]) -> None:
+    known = [standing for standing in shown if standing.step_s]
+    if not known:
+        _empty(axes, "nothing runs")
+        return
+    _by_method(axes, known)
+    for number, standing in enumerate(known):
+        axes.plot(standing.step_s, number, "o", ms=6, color=INK)  # type: ignore[arg-type]  # known
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.5, high * 1.5)
+    log_times(axes.xaxis, *axes.get_xlim())
+
+
+def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
+    known = [standing for standing in shown if standing.leaves is not None]
+    if not any(standing.leaves for standing in known):
+        _empty(axes, "nothing leaves it")
+        return
+    _by_method(axes, known)
+    named: set[str] = set()
+    for number, standing in enumerate(known):
+        for kind, num_bytes in (standing.leaves or {}).items():
+            axes.plot(
+                num_bytes, number, KINDS.get(kind, "x"), ms=7, mfc="none", mec=INK, mew=1.2,
+                label=kind if kind not in named else None,
+            )  # fmt: skip
+            named.add(kind)
+        if not standing.leaves:
+            axes.annotate(
+                "nothing", (0.01, number), xycoords=("axes fraction", "data"), fontsize=8,
+                color=GREY, va="center",
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda num_bytes, _: human_size(num_bytes))
+    axes.legend(
+        frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(-0.28, -0.1),
+        handletextpad=0.2,
+    )  # fmt: skip

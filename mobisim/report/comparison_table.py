@@ -1,0 +1,176 @@
+"""A comparison in the terminal: the methods, what leaves the device, and who wins at which rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mobisim.report.comparison import AtRate, Comparison, Crossing, Interval, Standing
+from mobisim.report.wording import count
+from mobisim.units import human_rate, human_size, human_time
+
+WIDTH = 100
+STATISTIC = (
+    "95 %, Student t over seeds; differences are paired by seed, and not corrected for being many"
+)
+
+
+def print_comparison(found: Comparison, console: Console) -> None:
+    """Print the answer, in at most 100 columns."""
+    parts: list[RenderableType] = [_title(found), Text(), _methods(found)]
+    parts += [Text(), *_ledger(found)] if any(s.leaves for s in found.standings) else []
+    parts += [Text(), _rates(found)] if found.rates else []
+    parts += [Text(), *_crossings(found)]
+    parts += [Text(), *(Text(note, "dim") for note in _notes(found))]
+    console.print(Group(*parts), width=min(WIDTH, console.width), highlight=False)
+
+
+def _title(found: Comparison) -> Text:
+    text = Text(f"{found.name}: ", "bold")
+    text.append(f"{found.model or 'stated times'} on {found.device}, {found.link}, {found.server}")
+    if found.stand_in:
+        text.append(f"\n{found.stand_in}", "yellow")
+    return text
+
+
+def _methods(found: Comparison) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in _headings(found):
+        table.add_column(heading, justify="right", overflow="fold")
+    for standing in found.standings:
+        if standing.error is None:
+            table.add_row(standing.method, *_cells(found, standing))
+    return table
+
+
+def _headings(found: Comparison) -> Iterator[str]:
+    yield from ("memory", "a step", "in all")
+    if found.trained and found.target is not None:
+        yield f"to {found.target:g}"
+    if found.trained:
+        yield f"{(found.metric or '').replace('_', ' ')}, held out"
+        yield f"less {found.reference}'s"
+    yield from ("up", "down", "energy")
+    if found.trained and found.learning_rates:
+        yield "rate"
+
+
+def _cells(found: Comparison, standing: Standing) -> Iterator[str | Text]:
+    yield memory(standing)
+    yield _time(standing.step_s)
+    yield _time(standing.makespan_s)
+    if found.trained and found.target is not None:
+        yield _reached(standing)
+    if found.trained:
+        yield interval(standing.final)
+        yield interval(standing.against, sign="+")
+    yield from map(_size, (standing.uplink_bytes, standing.downlink_bytes))
+    yield "" if standing.energy_j is None else f"{standing.energy_j / 1e3:.3g} kJ"
+    if found.trained and found.learning_rates:
+        rate = standing.learning_rate
+        yield "" if rate is None else f"{rate:g}{'*' if standing.at_edge else ''}"
+
+
+def memory(standing: Standing) -> Text:
+    """Whether a method fits, and how much is missing if not."""
+    if standing.fits is None:
+        return Text("not told", "dim")
+    if standing.fits:
+        return Text(human_size(standing.peak_bytes or 0), "green")
+    side = "" if standing.short_side == "device" else f" ({standing.short_side})"
+    return Text(f"short by {human_size(standing.short_bytes or 0)}{side}", "bold red")
+
+
+def interval(found: Interval | None, sign: str = "") -> str:
+    """A mean with half the width of its interval."""
+    if found is None:
+        return ""
+    half = "" if found.high is None else f" ± {found.high - found.mean:.2g}"
+    return f"{found.mean:{sign}.3f}{half}"
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else human_time(seconds)
+
+
+def _reached(standing: Standing) -> str:
+    if standing.num_met is None:
+        return ""
+    if standing.time_to_target_s is None:
+        return f"{standing.num_met} of {standing.num_seeds} met"
+    return human_time(standing.time_to_target_s)
+
+
+def _size(num_bytes: float | None) -> str:
+    return "" if num_bytes is None else human_size(num_bytes) if num_bytes else "-"
+
+
+def _ledger(found: Comparison) -> Iterator[Table | Text]:
+    kinds = list(dict.fromkeys(k for s in found.standings for k in s.leaves or ()))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("leaves the device", no_wrap=True)
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for standing in found.standings:
+        if standing.leaves is not None:
+            cells = (_size(standing.leaves.get(kind, 0)) for kind in kinds)
+            table.add_row(standing.method, *cells)
+    yield table
+    for standing in found.standings:
+        if standing.labels_given_away is not None:
+            share = f"{standing.labels_given_away * 100:.3g} %"
+            yield Text(f"{standing.method}: its residuals' argmax gives {share} of the labels away")
+
+
+def _rates(found: Comparison) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(f"uplink ({found.timed_by})", no_wrap=True)
+    for heading in ("fastest", "", "then", ""):
+        table.add_column(heading, justify="left" if heading else "right")
+    for at in found.rates:
+        table.add_row(human_rate(at.rate), *_places(at))
+    return table
+
+
+def _places(at: AtRate) -> Iterator[str]:
+    order = sorted((s, name) for name, s in at.seconds.items() if math.isfinite(s))
+    for seconds, name in order[:2] or [(math.inf, "none")]:
+        yield name
+        yield human_time(seconds) if math.isfinite(seconds) else ""
+
+
+def _crossings(found: Comparison) -> Iterator[Text]:
+    if not found.crossings:
+        yield Text("No crossing: no method on the device alone and one over the link both run.")
+    for one in found.crossings:
+        yield Text(crossing(one))
+
+
+def crossing(found: Crossing) -> str:
+    """Below which rate which method is faster, as a sentence."""
+    if found.rate is not None:
+        rate = human_rate(found.rate)
+        return f"Below {rate} {found.alone} is faster than {found.other}, above it slower."
+    slower = found.other if found.faster == found.alone else found.alone
+    return f"{found.faster} is faster than {slower} at every rate from 10 kbit/s to 10 Gbit/s."
+
+
+def _notes(found: Comparison) -> Iterator[str]:
+    for standing in found.standings:
+        if standing.error is not None:
+            yield f"{standing.method}: {standing.error}"
+    if found.trained:
+        judged = (
+            "Evaluations before the end are on a validation split cut from the training samples"
+        )
+        yield f"{judged}; the held-out samples are read once."
+    if found.trained and found.num_seeds > 1:
+        yield f"{count(found.num_seeds, 'seed')}. Intervals: {STATISTIC}."
+    if any(standing.at_edge for standing in found.standings):
+        yield "*: the best learning rate is at the edge of the grid; one beyond it may be better."
+    yield from found.notes

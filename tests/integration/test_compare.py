@@ -1,0 +1,230 @@
+"""Comparisons end to end: fair, trained once, resumable, and each failure a row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import mobisim as command
+from pools import AtOnce
+from tasks import write_task
+
+import mobisim
+from mobisim.compare.question import Question, ask
+from mobisim.compare.run import compare
+from mobisim.errors import MobisimError
+from mobisim.report.comparison import Comparison
+from mobisim.scenario import catalog
+from mobisim.sweep.work import judge, play, train
+
+METHODS = ("mobillm",)
+GRID = (1e-2, 1e-3)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small share of the built-in task."""
+    return write_task(tmp_path_factory.mktemp("task"), train=64, dev=32)
+
+
+def small(task: Path, place: Path, methods: Sequence[str] = METHODS, **more: Any) -> Question:
+    """A question that takes seconds."""
+    options = mobisim.Options(out=place, plots=False, train=more.pop("train", True))
+    target = "training.target={metric: accuracy, value: 0.2}"
+    return ask(
+        catalog.scenario("wifi_5mbps"),
+        options,
+        methods=methods,
+        rates=(1e6, 1e9),
+        overrides=[f"training.task={task}", "training.epochs=2", target],
+        **more,
+    )
+
+
+def calls(executor: AtOnce, work: Any) -> int:
+    """How often some work was handed out."""
+    return sum(call[0] is work for call in executor.calls)
+
+
+@pytest.fixture(scope="module")
+def compared(task: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Question, Comparison]:
+    """A comparison with two seeds."""
+    place = tmp_path_factory.mktemp("compared") / "c"
+    question = small(task, place, learning_rates=GRID, num_seeds=2)
+    executor = AtOnce()
+    _, found = compare(question, executor.pool())
+    assert calls(executor, train) == len(METHODS) * 2 * 2
+    assert (
+        calls(executor, judge) == len(METHODS) * 2
+    )  # the held-out samples wait for the chosen rates
+    return question, found
+
+
+def test_each_row_is_that_of_a_run(compared: tuple[Question, Comparison], tmp_path: Path) -> None:
+    """With the learning rate that was chosen, a run of its own ends at the same metric."""
+    question, found = compared
+    for standing in found.standings:
+        scenario = question.at(standing.method, 0).scenario
+        assert scenario is not None
+        assert scenario.training is not None
+        optimizer = {
+            "optimizer": scenario.training.optimizer.model_copy(
+                update={"lr": standing.learning_rate}
+            )
+        }
+        training = scenario.training.model_copy(update=optimizer)
+        alone = mobisim.run(
+            scenario.model_copy(update={"training": training}),
+            mobisim.Options(plots=False, out=tmp_path / standing.method),
+        )
+        point = next((question.place / "methods" / "points").glob(alone.summary.digest))
+        assert json.loads((point / "summary.json").read_text()) == alone.summary.model_dump(
+            mode="json"
+        )
+        assert standing.uplink_bytes == alone.summary.uplink_bytes
+
+
+def test_the_chosen_rate_is_the_best_by_validation(
+    compared: tuple[Question, Comparison],
+) -> None:
+    """As the table of the grid says, in which the held-out samples were not read."""
+    question, found = compared
+    with (question.place / "learning_rates" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["final_metric"] for row in rows} == {""}
+    for standing in found.standings:
+        scores = {
+            rate: sum(
+                float(row["validation_metric"])
+                for row in rows
+                if row["method"] == standing.method and float(row["training.optimizer.lr"]) == rate
+            )
+            for rate in GRID
+        }
+        assert scores[standing.learning_rate or 0] == max(scores.values())
+
+
+def test_nothing_is_done_twice(compared: tuple[Question, Comparison]) -> None:
+    """The same command takes what is there, and says the same."""
+    question, found = compared
+    before = (question.place / "compare.json").read_bytes()
+    executor = AtOnce()
+    assert compare(question, executor.pool())[1] == found
+    assert [calls(executor, work) for work in (train, judge, play)] == [0, 0, 0]
+    assert (question.place / "compare.json").read_bytes() == before
+
+
+def test_killed_anywhere_it_goes_on(
+    compared: tuple[Question, Comparison], task: Path, tmp_path: Path
+) -> None:
+    """An end after each piece of work in turn: all is done once, in the end."""
+    first, found = compared
+    question = small(task, tmp_path / "c", learning_rates=GRID, num_seeds=2)
+    done: list[Any] = []
+    for _ in range(100):
+        executor = Stopping(done)
+        try:
+            _, again = compare(question, executor.pool(window=1))
+        except MobisimError:
+            continue
+        break
+    assert again == found
+    assert (question.place / "compare.csv").read_bytes() == (
+        first.place / "compare.csv"
+    ).read_bytes()
+    trained = [call[2].digest for call in done if call[0] is train]
+    judged = [call[2].digest for call in done if call[0] is judge]
+    assert len(trained) == len(set(trained)) == len(METHODS) * 4
+    assert len(judged) == len(set(judged)) == len(METHODS) * 2
+
+
+class Stopping(AtOnce):
+    """Ends everything once it has trained, judged or played one thing."""
+
+    def __init__(self, done: list[Any]) -> None:
+        super().__init__()
+        self.done, self.worked = done, False
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The result, or the end."""
+        if args[0] in (train, judge, play):
+            if self.worked:
+                raise MobisimError("killed")
+            self.worked = True
+            self.done.append(args)
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_timing_alone_needs_no_learning(task: Path, tmp_path: Path) -> None:
+    """Times, memory and bytes, and no word of quality."""
+    executor = AtOnce()
+    _, found = compare(small(task, tmp_path / "c", train=False), executor.pool())
+    assert calls(executor, train) == 0
+    assert found.timed_by == "makespan"
+    first = found.standings[0]
+    assert first.final is None
+    assert first.makespan_s is not None
+    assert first.leaves is not None
+    assert first.step_s == first.makespan_s / (first.num_steps or 0)
+    slow, fast = found.rates
+    assert slow.seconds["mobillm"] > fast.seconds["mobillm"]
+
+
+def test_a_failure_is_a_row(task: Path, tmp_path: Path) -> None:
+    """One method that cannot be run says why, and the others stand."""
+    question = small(task, tmp_path / "c", ["mobillm", "pae-mobillm"], learning_rates=GRID)
+    _, found = compare(question, AtOnce().pool())
+    first, failed = found.standings
+    assert first.error is None
+    assert failed.error is not None
+    assert list(found.rates[0].seconds) == ["mobillm"]
+
+
+def test_the_command_prints_the_answer(
+    task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table, who wins at which rate, and the files with it."""
+    place = tmp_path / "c"
+    words: list[str | Path] = [
+        "compare",
+        "wifi_5mbps",
+        "--set",
+        f"training.task={task}",
+        "--no-train",
+        "--out",
+        place,
+    ]
+    ran = command(capsys, *words, "--methods", "mobillm,lora", "--rates", "1,20 Mbit/s")
+    assert ran.code == 0, ran.err
+    for expected in ("mobillm", "lora", "activations", "1 Mbit/s", "compare.png"):
+        assert expected in ran.out
+    assert {path.name for path in place.iterdir()} >= {
+        "compare.json", "compare.csv", "compare.png", "compare.svg",
+    }  # fmt: skip
+    printed = command(
+        capsys, *words, "--methods", "mobillm,lora", "--rates", "1,20 Mbit/s", "--json"
+    )
+    assert json.loads(printed.out)["rates"][0]["rate"] == 1e6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "lorra"], "did you mean 'lora'"),
+        (["--lr", "fast"], "no learning rates"),
+        (["--lr", "-1"], "no learning rates"),
+        (["--rates", "1,2"], "no rates"),
+    ],
+)
+def test_bad_input_is_told(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words, with exit code 2, and nothing is left behind."""
+    ran = command(capsys, "compare", "wifi_5mbps", "--out", tmp_path / "c", *words)
+    assert ran.code == 2
+    assert message in ran.err
+    assert not (tmp_path / "c").exists()
