@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mobisim.runner import Result, run
     from mobisim.scenario.load import load
     from mobisim.training.artifact import load_side_network
+    from mobisim.training.tuned_artifact import load_tuned
 
 __all__ = [
     "InputError",
@@ -23,6 +24,7 @@ __all__ = [
     "Result",
     "load",
     "load_side_network",
+    "load_tuned",
     "run",
 ]
 
@@ -35,6 +37,7 @@ _HOMES = {
     "run": "mobisim.runner",
     "load": "mobisim.scenario.load",
     "load_side_network": "mobisim.training.artifact",
+    "load_tuned": "mobisim.training.tuned_artifact",
 }
 
 

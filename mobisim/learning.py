@@ -64,8 +64,8 @@ class Lessons(Protocol):
     def evaluate_held_out(self) -> float:
         """The same on the split that was held out."""
 
-    def save(self, path: Path) -> None:
-        """Write the side network, where there is one."""
+    def save(self, folder: Path) -> None:
+        """Write what was trained, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Recorded:
         """No number: it has not been read yet."""
         return math.nan
 
-    def save(self, path: Path) -> None:
-        """Nothing: the side network is not recorded."""
+    def save(self, folder: Path) -> None:
+        """Nothing: what was trained is not recorded."""
 
 
 class Learning:

@@ -15,14 +15,20 @@ from mobisim.cost.system import System
 from mobisim.errors import InputError
 from mobisim.learning import History
 from mobisim.report.results import replacing
+from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import Training
 from mobisim.training.artifact import save_side_network
 from mobisim.training.backbone import Backbone, load_backbone
-from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.training.learner import Learner, TrainingConfig
+from mobisim.training.trainer import Trainer
+from mobisim.training.tuned_artifact import save_tuned
+from mobisim.training.tuned_trainer import TunedTrainer, tuned_trainer
 from mobisim.workload import Planned, evaluation_interval, is_judged, metric_name
 
+SIDE_NETWORK, TUNED = "side_network.safetensors", "tuned.safetensors"
+
 Progress = Callable[[int, int], None]
-Maker = Callable[[System, Planned], Trainer]
+Maker = Callable[[System, Planned], Learner]
 Restored = TypeVar("Restored")
 
 
@@ -36,7 +42,7 @@ class Taught:
         checkpoints: Checkpoints,
         progress: Progress | None = None,
         *,
-        trainer: Trainer | None = None,
+        trainer: Learner | None = None,
         step: Callable[[int, int], float] | None = None,
         make: Maker | None = None,
     ) -> None:
@@ -90,10 +96,19 @@ class Taught:
         else:
             self.kept[done] = [p.detach().clone() for p in self.trainer.parameters]
 
-    def save(self, path: Path) -> None:
-        """Write the side network with its configuration."""
-        save_side_network(path, self.trainer)
+    def save(self, folder: Path) -> None:
+        """Write what was trained, with its configuration."""
+        path = _save(folder, self.trainer)
         path.chmod(0o644)  # as readable as the files beside it
+
+
+def _save(folder: Path, trainer: Learner) -> Path:
+    if isinstance(trainer, TunedTrainer):
+        save_tuned(folder / TUNED, trainer)
+        return folder / TUNED
+    assert isinstance(trainer, Trainer)
+    save_side_network(folder / SIDE_NETWORK, trainer)
+    return folder / SIDE_NETWORK
 
 
 def held_out_metric(
@@ -125,13 +140,16 @@ def make_trainer(
     planned: Planned,
     load: Callable[[str], Backbone] = load_backbone,
     shared: Path | None = None,
-) -> Trainer:
-    """The trainer that a scenario asks for; in `shared` lie activations that others use, too."""
+) -> Learner:
+    """The trainer that a scenario's method needs; in `shared` lie activations others use, too."""
     training = system.scenario.training
     assert training is not None
     assert planned.data is not None
     backbone = load(training.backbone)
     config = _config(system, training, backbone.num_layers)
+    method = options_of(system.scenario).method
+    if not method.has_side_network:
+        return tuned_trainer(backbone, planned.data, config, method)
     return Trainer(backbone, planned.data, config, shared=shared)
 
 
@@ -153,6 +171,7 @@ def _config(system: System, training: Training, num_layers: int) -> TrainingConf
         granularity=scenario.granularity,
         seed=scenario.seed,
         max_staleness=scenario.server.workers - 1,
+        tuning=scenario.tuning,
     )
 
 

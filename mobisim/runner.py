@@ -129,7 +129,7 @@ def produce(
         | (about or {}),
     )
     if learning is not None:
-        learning.lessons.save(aside / "side_network.safetensors")
+        learning.lessons.save(aside)
     return summary
 
 

@@ -172,4 +172,6 @@ class Plan:
 
     def trainer(self) -> Trainer:
         """The trainer of the scenario."""
-        return make_trainer(self.prepared.system, self.prepared.planned)
+        trainer = make_trainer(self.prepared.system, self.prepared.planned)
+        assert isinstance(trainer, Trainer), "the testbed runs side networks alone"
+        return trainer

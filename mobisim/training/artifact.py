@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from torch import Tensor
 
 from mobisim.errors import InputError
 from mobisim.training.backbone import Backbone, load_backbone
+from mobisim.training.learner import in_order
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
 from mobisim.training.threads import one_thread_per_kernel
-from mobisim.training.tokens import Text, load_tokenizer, tokenise
-from mobisim.training.trainer import Trainer, in_order
+from mobisim.training.tokens import Text, Tokens, load_tokenizer, tokenise
+from mobisim.training.trainer import Trainer
 
 FORMAT = "mobisim-side-network-1"
 _METADATA_KEY = "mobisim"
+_OURS = "a side network"
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,36 @@ class LoadedSideNetwork:
         tail = backbone.tail() if config.head == "next_token" else None
         side_network = SideNetwork(config, frozen_tail=tail)
         side_network.load_state_dict(self.tensors, strict=tail is None)
-        return Predictor(backbone, side_network, self.description)
+        taps = self.description.tap_layers
+
+        def judge(tokens: list[Tokens]) -> Tensor:
+            lengths_B = torch.tensor([len(ids) for ids in tokens])
+            logits: Tensor = side_network(backbone.taps(tokens, taps), Ragged.of(lengths_B))
+            return logits
+
+        return Predictor(backbone.name, judge, self.description.sequence_length, config.num_classes)
 
 
 class Predictor:
-    """A backbone with its side network, reading text."""
+    """A trained backbone, or one with its side network, reading text.
+
+    Args:
+        backbone: its name, which its tokeniser goes by.
+        judge: class logits of samples: token ids -> [B, C].
+        sequence_length: the most tokens of a sample.
+        num_classes: how many there are; 0 where it predicts tokens.
+    """
 
     def __init__(
-        self, backbone: Backbone, side_network: SideNetwork, description: Description
+        self,
+        backbone: str,
+        judge: Callable[[list[Tokens]], Tensor],
+        sequence_length: int,
+        num_classes: int,
     ) -> None:
-        self.backbone, self.side_network, self.description = backbone, side_network, description
-        self._tokenizer = load_tokenizer(backbone.name)
+        self._judge, self.num_classes = judge, num_classes
+        self.sequence_length = sequence_length
+        self._tokenizer = load_tokenizer(backbone)
 
     def predict(self, texts: Sequence[Text]) -> list[int]:
         """The class of each text, or of each pair of texts."""
@@ -80,31 +101,24 @@ class Predictor:
         return torch.softmax(self.logits(texts), dim=1)
 
     def logits(self, texts: Sequence[Text]) -> Tensor:
-        """Class logits of each text: [B, C]; bit-equal to evaluation, for the same texts in order.
+        """Class logits of each text: [B, C].
 
-        Raises: InputError where the side network predicts tokens and not classes.
+        With a side network bit-equal to evaluation, for the same texts in order.
+
+        Raises: InputError where it predicts tokens and not classes.
         """
-        config = self.description.side_network
-        if config.head != "classification":
-            raise InputError("this side network predicts next tokens and not classes")
-        tokens = tokenise(self._tokenizer, texts, self.description.sequence_length)
+        if not self.num_classes:
+            raise InputError("what was trained predicts next tokens and not classes")
+        tokens = tokenise(self._tokenizer, texts, self.sequence_length)
         if not tokens:
-            return torch.empty(0, config.num_classes)
+            return torch.empty(0, self.num_classes)
         with one_thread_per_kernel(), torch.no_grad():
             chunks = ([tokens[i] for i in chunk] for chunk in in_order(len(tokens)))
-            return torch.cat([self._chunk_logits(chunk) for chunk in chunks])
-
-    def _chunk_logits(self, tokens: list[Any]) -> Tensor:
-        taps = self.backbone.taps(tokens, self.description.tap_layers)
-        lengths_B = torch.tensor([len(ids) for ids in tokens])
-        logits: Tensor = self.side_network(taps, Ragged.of(lengths_B))
-        return logits
+            return torch.cat([self._judge(chunk) for chunk in chunks])
 
 
 def save_side_network(path: Path, trainer: Trainer) -> Description:
     """Writes the trainable parameters of the newest version, with what they are for."""
-    from safetensors.torch import save_file  # noqa: PLC0415 (only to save)
-
     description = Description(
         side_network=trainer.side_network.config,
         tap_layers=trainer.tap_layers,
@@ -114,10 +128,7 @@ def save_side_network(path: Path, trainer: Trainer) -> Description:
         sequence_length=trainer.config.sequence_length,
         version=trainer.version,
     )
-    named = trainer.side_network.named_parameters()
-    tensors = {name: value.detach() for name, value in named if value.requires_grad}
-    text = json.dumps(dataclasses.asdict(description), sort_keys=True)
-    save_file(tensors, path, metadata={_METADATA_KEY: text})
+    write(path, trainer.trained(), description)
     return description
 
 
@@ -126,6 +137,25 @@ def load_side_network(path: str | Path) -> LoadedSideNetwork:
 
     Raises: InputError where it is not such a file.
     """
+    tensors, text = read(path, _OURS)
+    loaded = LoadedSideNetwork(_parse(path, text), tensors)
+    _check_tensors(path, loaded)
+    return loaded
+
+
+def write(path: Path, tensors: dict[str, Tensor], description: Any) -> None:
+    """Tensors in one file with what describes them, a dataclass."""
+    from safetensors.torch import save_file  # noqa: PLC0415 (only to save)
+
+    text = json.dumps(dataclasses.asdict(description), sort_keys=True)
+    save_file(tensors, path, metadata={_METADATA_KEY: text})
+
+
+def read(path: str | Path, ours: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors and description of a file that `write` wrote.
+
+    Raises: InputError where it is not such a file; `ours` says what it should be.
+    """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 (only to load)
 
     try:
@@ -133,22 +163,20 @@ def load_side_network(path: str | Path) -> LoadedSideNetwork:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise _not_ours(path, str(error)) from error
-    loaded = LoadedSideNetwork(_parse(path, metadata.get(_METADATA_KEY)), tensors)
-    _check_tensors(path, loaded)
-    return loaded
+        raise not_ours(path, str(error), ours) from error
+    return tensors, metadata.get(_METADATA_KEY, "{}")
 
 
-def _parse(path: str | Path, text: str | None) -> Description:
+def _parse(path: str | Path, text: str) -> Description:
     try:
-        fields = json.loads(text or "{}")
+        fields = json.loads(text)
         fields["side_network"] = SideNetworkConfig(**fields["side_network"])
         fields["tap_layers"] = tuple(fields["tap_layers"])
         description = Description(**fields)
     except (ValueError, KeyError, TypeError) as error:
-        raise _not_ours(path, f"no usable configuration in it ({error!r})") from error
+        raise not_ours(path, f"no usable configuration in it ({error!r})") from error
     if description.format != FORMAT:
-        raise _not_ours(path, f"format {description.format!r}")
+        raise not_ours(path, f"format {description.format!r}")
     return description
 
 
@@ -157,24 +185,31 @@ def _check_tensors(path: str | Path, loaded: LoadedSideNetwork) -> None:
     count = sum(tensor.numel() for tensor in loaded.tensors.values())
     expected = loaded.description.side_network.num_parameters
     if count != expected:
-        raise _not_ours(path, f"{count} parameters where its configuration has {expected}")
+        raise not_ours(path, f"{count} parameters where its configuration has {expected}")
 
 
 def _check_backbone(backbone: Backbone, description: Description) -> None:
     config = description.side_network
-    expected = f"{description.backbone} of width {config.width}"
     if backbone.width != config.width or max(description.tap_layers) > backbone.num_layers:
+        expected = f"{description.backbone} of width {config.width}"
         got = f"{backbone.name} of width {backbone.width} with {backbone.num_layers} layers"
         raise InputError("the side network does not fit the backbone", expected=expected, got=got)
-    if backbone.fingerprint != description.backbone_fingerprint:
+    check_weights(backbone, description.backbone, description.backbone_fingerprint)
+
+
+def check_weights(backbone: Backbone, name: str, fingerprint: str) -> None:
+    """Make sure that a backbone is the one that something was trained on.
+
+    Raises: InputError where it is another one.
+    """
+    if backbone.fingerprint != fingerprint:
         raise InputError(
-            "the side network was trained on another backbone",
-            expected=f"{expected}, weights {description.backbone_fingerprint}",
+            "this was trained on another backbone",
+            expected=f"{name}, weights {fingerprint}",
             got=f"{backbone.name}, weights {backbone.fingerprint}",
         )
 
 
-def _not_ours(path: str | Path, got: str) -> InputError:
-    return InputError(
-        "not a side network", where=str(path), expected="a side_network.safetensors", got=got
-    )
+def not_ours(path: str | Path, got: str, ours: str = _OURS) -> InputError:
+    """The error of a file that is not what it should be."""
+    return InputError(f"not {ours}", where=str(path), expected="a file of a result", got=got)

@@ -119,15 +119,26 @@ class Backbone:
 
         Raises: InputError where the model has none, or they do not give its own logits.
         """
+        vocabulary = self._vocabulary()
+        modules = [getattr(self.stack, name, None) for name in (*FINAL_NORMS, "project_out")]
+        tail = nn.Sequential(*(m for m in modules if m is not None), *vocabulary)
+        self._check_tail(tail)
+        return tail
+
+    def vocabulary(self) -> nn.Sequential:
+        """The end of `tail` that comes after the last hidden state: the output embedding.
+
+        Raises: InputError as `tail` does.
+        """
+        self.tail()
+        return nn.Sequential(*self._vocabulary())
+
+    def _vocabulary(self) -> list[nn.Module]:
         embedding = self.model.get_output_embeddings() if self.is_decoder else None
         if embedding is None:
             raise InputError(f"backbone {self.name!r} has no next-token head", hint="use a decoder")
-        modules = [getattr(self.stack, name, None) for name in (*FINAL_NORMS, "project_out")]
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
-        softcap = [] if cap is None else [_SoftCap(float(cap))]
-        tail = nn.Sequential(*(m for m in modules if m is not None), embedding, *softcap)
-        self._check_tail(tail)
-        return tail
+        return [embedding, *([] if cap is None else [_SoftCap(float(cap))])]
 
     def _check(self, ids: Sequence[Tokens], tap_layers: Sequence[int]) -> None:
         longest = max(map(len, ids))

@@ -118,19 +118,19 @@ class SideNetwork(nn.Module):
 
     def loss_of(self, hidden_ND: Tensor, samples: Ragged, labels: Tensor) -> Tensor:
         """The loss of the last adapter's output."""
-        logits = self.head(hidden_ND, samples)
-        return functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
+        return mean_loss(self.head(hidden_ND, samples), labels)
 
 
 class ClassificationHead(nn.Module):
     """Pools the tokens of each sample, then one linear layer."""
 
-    def __init__(self, config: SideNetworkConfig, random: torch.Generator) -> None:
+    def __init__(
+        self, width: int, num_classes: int, pooling: Pooling, random: torch.Generator
+    ) -> None:
         super().__init__()
-        self.pooling = config.pooling
-        shape = (config.num_classes, config.width)
-        self.weight_CD = nn.Parameter(_uniform(shape, config.width, random))
-        self.bias_C = nn.Parameter(torch.zeros(config.num_classes))
+        self.pooling = pooling
+        self.weight_CD = nn.Parameter(_uniform((num_classes, width), width, random))
+        self.bias_C = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, hidden_ND: Tensor, samples: Ragged) -> Tensor:
         """Logits of each sample: [N, D] -> [B, C]."""
@@ -151,6 +151,11 @@ class NextTokenHead(nn.Module):
         return logits
 
 
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits, positions without a label left out."""
+    return functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
+
+
 def pool(hidden_ND: Tensor, samples: Ragged, pooling: Pooling) -> Tensor:
     """One vector per sample: the mean of its tokens, its first or its last token.
 
@@ -168,7 +173,7 @@ def _build_head(
     config: SideNetworkConfig, random: torch.Generator, frozen_tail: nn.Module | None
 ) -> nn.Module:
     if config.head == "classification":
-        return ClassificationHead(config, random)
+        return ClassificationHead(config.width, config.num_classes, config.pooling, random)
     assert frozen_tail is not None, "a next-token head needs the backbone's tail"
     return NextTokenHead(frozen_tail)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mobisim.errors import InputError
 from mobisim.scenario.methods import Adapters, Ladder, Lora, MethodInfo, OwnWeights
@@ -48,11 +50,17 @@ _GATE_TEMPERATURE = 0.1  # LST's gates are sigmoid(alpha / temperature)
 class Tuned(nn.Module):
     """A copy of a backbone that trains by a method; the backbone itself stays as it is.
 
+    With `checkpointing` its blocks keep their input only and run again in the backward; the rungs
+    of a ladder do not.
+
     Raises: InputError where the backbone has nothing that the method could train.
     """
 
-    def __init__(self, backbone: Backbone, method: MethodInfo, *, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: Backbone, method: MethodInfo, *, seed: int = 0, checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.real_GT = torch.empty(0, 0, dtype=torch.bool)  # of the samples under way
         self.config, self.is_decoder = backbone.config, backbone.is_decoder
         base = copy.deepcopy(backbone.base).requires_grad_(requires_grad=False)
         with _seeded(seed):
@@ -65,14 +73,43 @@ class Tuned(nn.Module):
                 f"backbone {backbone.name!r} has nothing that {method.title} trains",
                 hint="choose another method",
             )
+        if checkpointing:
+            _checkpoint(self.blocks)
+        self.eval()  # no dropout in what was added either
+
+    @property
+    def backbone(self) -> Any:
+        """The copied backbone, what was added to its blocks included."""
+        return self.base.base if isinstance(self.base, LadderNetwork) else self.base
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The backbone's blocks."""
+        return find_blocks(self.backbone, "")[1]
+
+    @property
+    def output_width(self) -> int:
+        """The width of the last hidden state."""
+        return _output_width(self.config)
 
     def forward(self, ids: Sequence[Tokens]) -> Tensor:
         """The last hidden states of the real tokens, samples end to end: [N, D]."""
         ids_GT, mask_GT = padded(ids, getattr(self.config, "pad_token_id", None) or 0)
+        self.real_GT = mask_GT.bool()
         options = {"use_cache": False} if self.is_decoder else {}
         out = self.base(input_ids=ids_GT, attention_mask=mask_GT, **options)
-        hidden_ND: Tensor = out.last_hidden_state[mask_GT.bool()]
+        hidden_ND: Tensor = out.last_hidden_state[self.real_GT]
         return hidden_ND
+
+
+def _output_width(config: Any) -> int:
+    return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
+
+
+def _checkpoint(blocks: nn.ModuleList) -> None:
+    for block in blocks:
+        again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        block.forward = functools.partial(again, block.forward)
 
 
 @contextlib.contextmanager
@@ -169,10 +206,9 @@ class LadderNetwork(nn.Module):
         _, blocks = find_blocks(base, "")
         _, rungs = find_blocks(self.side, "")
         width, narrow = base.config.hidden_size, self.side.config.hidden_size
-        out = getattr(base.config, "word_embed_proj_dim", width)
         self.downs = nn.ModuleList(nn.Linear(width, narrow) for _ in range(len(blocks) + 1))
         self.gates = nn.Parameter(torch.zeros(len(blocks) + 1))
-        self.up = nn.Linear(narrow, out)
+        self.up = nn.Linear(narrow, _output_width(base.config))
         self._taps: list[Tensor] = []
         blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
         for block in blocks:

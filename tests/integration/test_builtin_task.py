@@ -15,9 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.builtin.language import labelled_task
 from mobisim.training.data import TaskData, load_task
+from mobisim.training.learner import TrainingConfig
 from mobisim.training.threads import one_thread_per_kernel
 from mobisim.training.tokens import load_tokenizer, tokenise
-from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.training.trainer import Trainer
 
 LENGTH = 64
 SEEDS = range(5)

@@ -14,9 +14,10 @@ import torch
 import mobisim
 from mobisim.training.codec import decode, encode
 from mobisim.training.data import load_task, mini_batches
+from mobisim.training.learner import TrainingConfig
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
 from mobisim.training.threads import one_thread_per_kernel
-from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.training.trainer import Trainer
 
 SMALL = ("training.num_samples=96", "training.epochs=2", "training.evaluate_every=4")
 

@@ -15,7 +15,8 @@ from mobisim.scenario.schema import Optimizer
 from mobisim.training.artifact import load_side_network, save_side_network
 from mobisim.training.backbone import Backbone
 from mobisim.training.data import TaskData
-from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.training.learner import TrainingConfig
+from mobisim.training.trainer import Trainer
 
 CONFIG = TrainingConfig(
     batch_size=8,

@@ -14,8 +14,9 @@ from mobisim.scenario.schema import Optimizer
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import decode_rows
 from mobisim.training.data import TaskData
+from mobisim.training.learner import TrainingConfig
 from mobisim.training.message import num_bytes, unpack
-from mobisim.training.trainer import Trainer, TrainingConfig
+from mobisim.training.trainer import Trainer
 
 CONFIG = TrainingConfig(
     batch_size=8, epochs=2, sequence_length=12, codec="nf4", block_size=16, bottleneck=4
