@@ -15,11 +15,13 @@ from mobisim.cost.system import System
 from mobisim.errors import InputError
 from mobisim.learning import History
 from mobisim.report.results import replacing
+from mobisim.scenario.resolved import Options as MethodOptions
 from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import Training
 from mobisim.training.artifact import save_side_network
 from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.learner import Learner, TrainingConfig
+from mobisim.training.quantised import quantised
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_artifact import save_tuned
 from mobisim.training.tuned_trainer import TunedTrainer, tuned_trainer
@@ -146,14 +148,18 @@ def make_trainer(
     assert training is not None
     assert planned.data is not None
     backbone = load(training.backbone)
-    config = _config(system, training, backbone.num_layers)
-    method = options_of(system.scenario).method
-    if not method.has_side_network:
-        return tuned_trainer(backbone, planned.data, config, method)
+    options = options_of(system.scenario)
+    config = _config(system, training, options, backbone.num_layers)
+    if not options.method.has_side_network:
+        return tuned_trainer(backbone, planned.data, config, options.method)
+    if options.backbone_weights is not None:
+        backbone = quantised(backbone, options.backbone_weights)
     return Trainer(backbone, planned.data, config, shared=shared)
 
 
-def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
+def _config(
+    system: System, training: Training, options: MethodOptions, num_layers: int
+) -> TrainingConfig:
     scenario = system.scenario
     assert scenario.wire.codec is not None
     return TrainingConfig(
@@ -172,6 +178,12 @@ def _config(system: System, training: Training, num_layers: int) -> TrainingConf
         seed=scenario.seed,
         max_staleness=scenario.server.workers - 1,
         tuning=scenario.tuning,
+        tokens=options.tokens,
+        keep=options.keep,
+        learns=options.learns,
+        prediction=options.prediction or "head",
+        words=scenario.side_network.words,
+        cache_codec=options.cache_codec if options.caches else None,
     )
 
 

@@ -24,7 +24,6 @@ from mobisim.world import Batch, World, build
 RESULTS = Path("results")
 MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
 CHECKPOINT_EVERY_S = 120.0
-UNLEARNED = ("pae-mobillm",)  # methods that are not trained for real yet
 
 Progress = Callable[[str, int, int], None]
 
@@ -127,13 +126,6 @@ def _check_learning(scenario: Scenario) -> None:
     if training is None:
         return
     metric_name(training)
-    if scenario.method in UNLEARNED:
-        raise InputError(
-            "learning by this method is not built yet",
-            where="method",
-            got=scenario.method,
-            hint="ask for the timing alone with --no-train",
-        )
     if scenario.num_devices > 1:
         raise InputError(
             "learning with more than one device is not built yet",

@@ -96,6 +96,12 @@ def _check_residuals(scenario: Scenario, found: Options) -> None:
             where="side_network.prediction",
             expected="where that comes from: head, or verbaliser",
         )
+    if found.prediction == "verbaliser" and not scenario.side_network.words:
+        raise InputError(
+            "a verbaliser predicts a class by the probability of its word",
+            where="side_network.words",
+            expected="one word for each class, in their order",
+        )
     if scenario.training is not None and scenario.training.head == "next_token":
         raise InputError(
             "residuals are known of a classification head only",

@@ -64,13 +64,15 @@ class SideNetwork(Strict):
 
     `taps` are 1-based layers of the timed model, or `all`. `learns` says on what it is trained:
     the labels, or the residuals that they leave of the device's own `prediction`, which comes
-    from a head fitted on the device or from a verbaliser; null leaves both to the method.
+    from a head fitted on the device or from a verbaliser; null leaves both to the method. A
+    verbaliser needs `words`, one for each class in order, each one token of the backbone.
     """
 
     bottleneck: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
     taps: Literal["all"] | tuple[Count, ...] = "all"
     learns: Learns | None = None
     prediction: Prediction | None = None
+    words: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _taps_ascend(self) -> Self:

@@ -16,7 +16,10 @@ from mobisim.errors import InputError
 from mobisim.lessons import make_trainer, trained_taps
 from mobisim.prepare import Options, Prepared, prepare
 from mobisim.scenario.document import read_text
+from mobisim.scenario.methods import METHODS
 from mobisim.scenario.profiles import TransformerProfile
+from mobisim.scenario.resolved import Options as MethodOptions
+from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.testbed.pace import Pace, downlink_pace, uplink_pace
 from mobisim.training.tokens import backbone_directory
@@ -37,6 +40,7 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
             where="wire" if training else "training",
             expected="training with a task and a backbone, a codec, and no stated payload",
         )
+    _check_method(options_of(scenario))
     if scenario.server.workers > 1:
         raise InputError(
             "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)
@@ -52,6 +56,24 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         "horizon": None,
     }
     return scenario.model_copy(update=update)
+
+
+def _check_method(options: MethodOptions) -> None:
+    """Refuse what no testbed runs yet.
+
+    Raises:
+        InputError: another method than MobiLLM's, or one of its options.
+    """
+    asked = {
+        "method": options.method is not METHODS["mobillm"],
+        "cache.capacity": options.caches,
+        "wire.tokens": options.tokens != "all",
+        "side_network.learns": options.learns != "labels",
+        "wire.keep": options.keep is not None,
+        "backbone_weights": options.backbone_weights is not None,
+    }
+    for where in (name for name, is_asked in asked.items() if is_asked):
+        raise InputError("a testbed runs plain mobillm", where=where, hint="leave it out")
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ encoded token.
 A sample's taps depend, in their last bits, on the samples forwarded with it; so a sample is always
 forwarded with the same others (its chunk: the mini-batch of the first epoch that it is in),
 whenever it is first needed. A resumed run thus sees the same activations. Padding is not stored,
-since the side network works position by position. Where neither memory nor disk may hold a split,
-nothing is kept, and each mini-batch is forwarded anew as a chunk of its own.
+since the side network works position by position, nor are tokens that do not go up. Where neither
+memory nor disk may hold a split, nothing is kept, and each mini-batch is forwarded anew as a chunk
+of its own.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,10 +28,12 @@ from torch import Tensor
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import TapFormat, decode_rows, encode_rows
 from mobisim.training.data import Split
+from mobisim.training.selection import Selection
 from mobisim.training.shared_taps import SharedTaps
 
 Place = Literal["memory", "disk", "nowhere"]
 Indices = NDArray[np.int64]
+Watch = Callable[[Tensor, Tensor, Tensor], None]  # samples, their lengths, last tap of all tokens
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,22 @@ class ActivationStore:
         chunks: Sequence[Indices],
         limits: StoreLimits | None = None,
         shared: Path | None = None,
+        selection: Selection | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.backbone, self.split = backbone, split
         self.tap_layers, self.layout = tuple(tap_layers), layout
+        self.selection, self._watch = selection or Selection(), watch
+        watched = {backbone.num_layers} - {*tap_layers} if watch else set()
+        self._forwarded = (*self.tap_layers, *watched)
         self._chunks = list(chunks)
         self._chunk_of = np.empty(len(split), dtype=np.int64)
         for number, chunk in enumerate(self._chunks):
             self._chunk_of[chunk] = number
         self._filled = np.zeros(len(self._chunks), dtype=bool)
-        self._lengths = split.lengths
+        self._lengths = self.selection.counts(split.lengths)
         self._starts = np.cumsum(self._lengths) - self._lengths
+        self._within_M = torch.empty(int(self._lengths.sum()), dtype=torch.int64)
         shape = (int(self._lengths.sum()), len(self.tap_layers), layout.row_bytes)
         self.place = choose_place(int(np.prod(shape)), limits or StoreLimits())
         self._rows_MLR = None if self.place == "nowhere" else _allocate(shape, self.place)
@@ -78,10 +87,35 @@ class ActivationStore:
         Shapes: [B] -> uint8 [L, N, R].
         """
         if self._rows_MLR is None:
-            return self._encode(self._forward(samples)).transpose(0, 1)
+            taps, _ = self._selected(self._forward(samples), samples)
+            return self._encode(taps).transpose(0, 1)
+        self.fill(samples)
+        return self._rows_MLR[self._positions(samples)].transpose(0, 1)
+
+    def lengths(self, samples: Indices) -> Indices:
+        """How many tokens of each of the samples go up: int64 [B]."""
+        return self._lengths[samples]
+
+    def chosen(self, samples: Indices) -> Tensor:
+        """Which of the samples' tokens, laid end to end, go up: int64 [M]."""
+        lengths = self.split.lengths[samples]
+        if self.selection.takes_all:
+            return torch.arange(int(lengths.sum()))
+        if not self.selection.scores:
+            return self.selection.rows(lengths)
+        if self._rows_MLR is None:
+            return self._selected(self._forward(samples), samples)[1]
+        self.fill(samples)
+        starts = np.repeat(np.cumsum(lengths) - lengths, self._lengths[samples])
+        return self._within_M[self._positions(samples)] + torch.from_numpy(starts)
+
+    def fill(self, samples: Indices) -> None:
+        """Forward what was not forwarded yet."""
+        if self._rows_MLR is None:
+            self._forward(samples)
+            return
         for chunk in np.unique(self._chunk_of[samples]):
             self._fill(int(chunk))
-        return self._rows_MLR[self._positions(samples)].transpose(0, 1)
 
     def taps(self, samples: Indices) -> list[Tensor]:
         """Decoded taps of the samples' tokens, laid end to end: L tensors fp32 [N, D]."""
@@ -95,12 +129,34 @@ class ActivationStore:
             taps = self._forward(samples)
         else:
             taps = self._shared.of(chunk, lambda: self._forward(samples))
-        self._rows_MLR[self._positions(samples)] = self._encode(taps)
+            self._tell(samples, taps)
+        kept, rows = self._selected(taps, samples)
+        places = self._positions(samples)
+        self._rows_MLR[places] = self._encode(kept)
+        lengths = self.split.lengths[samples]
+        starts = np.repeat(np.cumsum(lengths) - lengths, self._lengths[samples])
+        self._within_M[places] = rows - torch.from_numpy(starts)
         self._filled[chunk] = True
 
     def _forward(self, samples: Indices) -> list[Tensor]:
         """The taps of samples: L tensors fp32 [N, D]."""
-        return self.backbone.taps([self.split.tokens[i] for i in samples], self.tap_layers)
+        taps = self.backbone.taps([self.split.tokens[i] for i in samples], self._forwarded)
+        self._tell(samples, taps)
+        return taps
+
+    def _tell(self, samples: Indices, taps: list[Tensor]) -> None:
+        if self._watch is not None:
+            lengths = torch.from_numpy(self.split.lengths[samples])
+            self._watch(torch.from_numpy(samples), lengths, taps[-1])
+
+    def _selected(self, taps: list[Tensor], samples: Indices) -> tuple[list[Tensor], Tensor]:
+        """The taps of the tokens that go up, and which these are."""
+        taps = taps[: len(self.tap_layers)]
+        if self.selection.takes_all:
+            return taps, torch.arange(len(taps[0]))
+        score_N = taps[-1].norm(dim=1) if self.selection.scores else None
+        rows = self.selection.rows(self.split.lengths[samples], score_N)
+        return [tap_ND[rows] for tap_ND in taps], rows
 
     def _encode(self, taps: list[Tensor]) -> Tensor:
         """Encoded taps: uint8 [N, L, R]."""
@@ -111,7 +167,7 @@ class ActivationStore:
         if folder is None or self.place == "nowhere":
             return None
         try:
-            return SharedTaps(folder, self.backbone, self.split, self.tap_layers, self._chunks)
+            return SharedTaps(folder, self.backbone, self.split, self._forwarded, self._chunks)
         except OSError:
             return None
 

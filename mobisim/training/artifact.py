@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobisim.errors import InputError
 from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.learner import in_order
-from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
+from mobisim.training.quantised import quantised
+from mobisim.training.residuals import LinearGuess, WordGuess, answer
+from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig, pool
 from mobisim.training.threads import one_thread_per_kernel
 from mobisim.training.tokens import Text, Tokens, load_tokenizer, tokenise
 from mobisim.training.trainer import Trainer
@@ -26,11 +28,16 @@ from mobisim.training.trainer import Trainer
 FORMAT = "mobisim-side-network-1"
 _METADATA_KEY = "mobisim"
 _OURS = "a side network"
+_GUESS = ("guess.weight_CD", "guess.bias_C")  # of a head that the device fitted itself
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a saved side network was trained on and for."""
+    """What a saved side network was trained on and for.
+
+    Where it learned residuals of a verbaliser's predictions, `words` are the classes' tokens; those
+    of a fitted head have it among the tensors.
+    """
 
     side_network: SideNetworkConfig
     tap_layers: tuple[int, ...]
@@ -39,6 +46,8 @@ class Description:
     task: str
     sequence_length: int
     version: int
+    backbone_weights: str | None = None
+    words: tuple[int, ...] = ()
     format: str = FORMAT
 
 
@@ -56,19 +65,41 @@ class LoadedSideNetwork:
         """
         if isinstance(backbone, str):
             backbone = load_backbone(backbone)
-        _check_backbone(backbone, self.description)
-        config = self.description.side_network
+        about = self.description
+        if about.backbone_weights is not None:
+            backbone = quantised(backbone, about.backbone_weights)
+        _check_backbone(backbone, about)
+        return Predictor(
+            backbone.name,
+            self._judge(backbone),
+            about.sequence_length,
+            about.side_network.num_classes,
+        )
+
+    def _judge(self, backbone: Backbone) -> Callable[[list[Tokens]], Tensor]:
+        """What gives the logits of samples, as an evaluation does."""
+        config, layers = self.description.side_network, self.description.tap_layers
         tail = backbone.tail() if config.head == "next_token" else None
         side_network = SideNetwork(config, frozen_tail=tail)
-        side_network.load_state_dict(self.tensors, strict=tail is None)
-        taps = self.description.tap_layers
+        own = {name: value for name, value in self.tensors.items() if name not in _GUESS}
+        side_network.load_state_dict(own, strict=tail is None)
+        guess = self._guess(backbone) if config.learns == "residuals" else None
 
         def judge(tokens: list[Tokens]) -> Tensor:
-            lengths_B = torch.tensor([len(ids) for ids in tokens])
-            logits: Tensor = side_network(backbone.taps(tokens, taps), Ragged.of(lengths_B))
-            return logits
+            lie = Ragged.of(torch.tensor([len(ids) for ids in tokens]))
+            *taps, last = backbone.taps(tokens, (*layers, backbone.num_layers))
+            logits: Tensor = side_network(taps, lie)
+            if guess is None:
+                return logits
+            pooling = "last" if self.description.words else config.pooling
+            return answer(guess(pool(last, lie, pooling)), logits)
 
-        return Predictor(backbone.name, judge, self.description.sequence_length, config.num_classes)
+        return judge
+
+    def _guess(self, backbone: Backbone) -> nn.Module:
+        if self.description.words:
+            return WordGuess(backbone.tail(), list(self.description.words))
+        return LinearGuess(*(self.tensors[name] for name in _GUESS))
 
 
 class Predictor:
@@ -119,6 +150,7 @@ class Predictor:
 
 def save_side_network(path: Path, trainer: Trainer) -> Description:
     """Writes the trainable parameters of the newest version, with what they are for."""
+    guess = trainer.guess if trainer.config.learns == "residuals" else None
     description = Description(
         side_network=trainer.side_network.config,
         tap_layers=trainer.tap_layers,
@@ -127,8 +159,11 @@ def save_side_network(path: Path, trainer: Trainer) -> Description:
         task=trainer.data.name,
         sequence_length=trainer.config.sequence_length,
         version=trainer.version,
+        backbone_weights=trainer.backbone.weights,
+        words=tuple(guess.words_C) if isinstance(guess, WordGuess) else (),
     )
-    write(path, trainer.trained(), description)
+    fitted = {f"guess.{name}": value for name, value in guess.state_dict().items()} if guess else {}
+    write(path, trainer.trained() | {n: v for n, v in fitted.items() if n in _GUESS}, description)
     return description
 
 
@@ -171,7 +206,8 @@ def _parse(path: str | Path, text: str) -> Description:
     try:
         fields = json.loads(text)
         fields["side_network"] = SideNetworkConfig(**fields["side_network"])
-        fields["tap_layers"] = tuple(fields["tap_layers"])
+        for name in ("tap_layers", "words"):
+            fields[name] = tuple(fields.get(name, ()))
         description = Description(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise not_ours(path, f"no usable configuration in it ({error!r})") from error
@@ -182,7 +218,8 @@ def _parse(path: str | Path, text: str) -> Description:
 
 def _check_tensors(path: str | Path, loaded: LoadedSideNetwork) -> None:
     """Refuses a file whose tensors are not those of its own configuration."""
-    count = sum(tensor.numel() for tensor in loaded.tensors.values())
+    own = (value for name, value in loaded.tensors.items() if name not in _GUESS)
+    count = sum(tensor.numel() for tensor in own)
     expected = loaded.description.side_network.num_parameters
     if count != expected:
         raise not_ours(path, f"{count} parameters where its configuration has {expected}")

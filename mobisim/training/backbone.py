@@ -34,11 +34,13 @@ FINAL_NORMS = ("final_layer_norm", "ln_f", "final_layernorm", "norm")
 class Backbone:
     """A frozen Hugging Face model in evaluation mode and single precision.
 
+    `weights` names what its weights were rounded to, None where they are as they came.
+
     Raises: InputError where no list of blocks can be tapped.
     """
 
-    def __init__(self, model: Any, name: str = "custom") -> None:
-        self.name = name
+    def __init__(self, model: Any, name: str = "custom", weights: str | None = None) -> None:
+        self.name, self.weights = name, weights
         self.model = model.float().eval().requires_grad_(requires_grad=False)
         self.base = getattr(model, "base_model", model)
         self.config = model.config

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mobisim.scenario.method_options import Tuning
+from mobisim.scenario.method_options import Keep, Tuning
+from mobisim.scenario.methods import Learns, Prediction, Tokens
 from mobisim.scenario.schema import Optimizer
 from mobisim.training.backbone import Backbone
 from mobisim.training.data import Split, TaskData, mini_batches
 from mobisim.training.evaluate import classification_metrics, next_token_metrics
-from mobisim.training.message import NO_LABEL, Granularity, Payload
+from mobisim.training.message import NO_LABEL, Granularity, LabelKind, Payload
 from mobisim.training.side_network import Activation, HeadKind, Pooling, Ragged
 from mobisim.training.threads import one_thread_per_kernel
 
@@ -36,7 +37,11 @@ Samples = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a method trains; `tap_layers` counts blocks from 1, None taps them all."""
+    """How a method trains; `tap_layers` counts blocks from 1, None taps them all.
+
+    Of residuals, `words` names one for each class where the prediction is a verbaliser's. What is
+    kept for later epochs is kept in `cache_codec`, None as it was received.
+    """
 
     batch_size: int
     epochs: int
@@ -54,6 +59,12 @@ class TrainingConfig:
     seed: int = 0
     max_staleness: int = 0
     tuning: Tuning = Tuning()  # noqa: RUF009 - frozen as well
+    tokens: Tokens = "all"
+    keep: Keep | None = None
+    learns: Learns = "labels"
+    prediction: Prediction = "head"
+    words: tuple[str, ...] = ()
+    cache_codec: str | None = None
 
     def pooling_on(self, backbone: Backbone) -> Pooling:
         """How a classification head pools; only a decoder's last token has read all of them."""
@@ -134,17 +145,36 @@ class Learner(ABC):
             return self.config.sequence_length
         return int(self.data.train.lengths[self.batches[batch_index]].max())
 
-    def payload(self, batch_index: int, rows_LNR: Tensor, device: int = 0) -> Payload:
-        """A mini-batch with these encoded taps, ready to be packed."""
-        samples = self.batches[batch_index]
+    def payload(
+        self,
+        batch_index: int,
+        rows_LNR: Tensor,
+        device: int = 0,
+        samples: Samples | None = None,
+    ) -> Payload:
+        """A mini-batch, or some samples of it, with these encoded taps, ready to be packed."""
+        samples = self.batches[batch_index] if samples is None else samples
         return Payload(
             device=device,
             batch=batch_index,
-            label_kind="token" if self.config.head == "next_token" else "sample",
-            lengths=self.data.train.lengths[samples],
-            labels=self._labels(self.data.train, samples).numpy(),
+            label_kind=self.label_kind,
+            lengths=self.sent_lengths(samples),
+            labels=self.targets(samples).numpy(),
             rows_LNR=rows_LNR,
         )
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What stands for labels in a message."""
+        return "token" if self.config.head == "next_token" else "sample"
+
+    def sent_lengths(self, samples: Samples) -> Samples:
+        """Tokens of training samples that go up, padding apart: int64 [B]."""
+        return self.data.train.lengths[samples]
+
+    def targets(self, samples: Samples) -> Tensor:
+        """What training samples teach: labels [B], or next tokens [N]."""
+        return self._labels(self.data.train, samples)
 
     @abstractmethod
     def _differentiate(self, batch_index: int) -> float:

@@ -3,10 +3,12 @@
 Axes: N real tokens of the mini-batch, L taps, R bytes of one encoded token.
 
 A message is a header of 32 bytes, then (first message of a mini-batch only) one unsigned 16-bit
-length per sample and the 32-bit labels, then the taps as the codec laid them out. The header, in
+length per sample and the 32-bit labels, integers or, as residuals of predictions, one float per
+sample and class, then the taps as the codec laid them out. The header, in
 little-endian order: magic "MBSM", version u8, kind of labels u8, codec u16, device u32, batch u64,
 first tap u16, number of taps u16, number of samples u32, number of tokens sent u32. Codec, block
-size and width are agreed before the first payload; the header repeats the codec to catch a mix-up.
+size, width and classes are agreed before the first payload; the header repeats the codec to catch a
+mix-up.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from mobisim.training.codec import (
 )
 
 Granularity = Literal["batch", "layer"]
-LabelKind = Literal["sample", "token"]
+LabelKind = Literal["sample", "token", "residual"]
+Labels = NDArray[np.int64] | NDArray[np.float32]
 
 MAGIC = b"MBSM"
 VERSION = 1
@@ -40,7 +43,7 @@ NO_LABEL = -100  # a position without a next token, and padding; torch's own ign
 
 _HEADER = struct.Struct("<4sBBHIQHHII")
 HEADER_BYTES = _HEADER.size
-_LABEL_KINDS: tuple[LabelKind, ...] = ("sample", "token")
+_LABEL_KINDS: tuple[LabelKind, ...] = ("sample", "token", "residual")
 _CODEC_NAMES = tuple(CODECS)
 
 
@@ -48,14 +51,15 @@ _CODEC_NAMES = tuple(CODECS)
 class Payload:
     """One mini-batch on its way: encoded taps of real tokens, with lengths and labels.
 
-    Shapes: lengths [B]; labels [B], or [N] for next-token; rows_LNR uint8 [L, N, R].
+    Shapes: lengths [B]; labels [B], [N] for next-token, [B, C] as residuals; rows_LNR uint8
+    [L, N, R].
     """
 
     device: int
     batch: int
     label_kind: LabelKind
     lengths: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: Labels
     rows_LNR: Tensor
 
 
@@ -79,9 +83,11 @@ class _Header:
         """What all messages of a mini-batch have in common."""
         return self.label_kind, self.device, self.batch, self.num_samples, self.num_tokens
 
-    @property
-    def num_labels(self) -> int:
-        return self.num_tokens if _LABEL_KINDS[self.label_kind] == "token" else self.num_samples
+    def num_labels(self, num_classes: int) -> int:
+        kind = _LABEL_KINDS[self.label_kind]
+        if kind == "token":
+            return self.num_tokens
+        return self.num_samples * (num_classes if kind == "residual" else 1)
 
 
 def pack(
@@ -118,16 +124,18 @@ def pack_part(
         rows_to_wire(_spread(rows_NR, slots, num_sent, layout), layout).numpy().tobytes()
         for rows_NR in payload.rows_LNR
     ]
-    front = _front(payload, slots, num_sent) if first_tap == 1 else b""
-    return b"".join([_header(payload, layout, first_tap, len(taps), num_sent), front, *taps])
+    first = front(payload, padded_length) if first_tap == 1 else b""
+    return b"".join([_header(payload, layout, first_tap, len(taps), num_sent), first, *taps])
 
 
-def unpack(messages: Sequence[bytes], layout: TapFormat) -> Payload:
+def unpack(messages: Sequence[bytes], layout: TapFormat, num_classes: int = 0) -> Payload:
     """The mini-batch that the messages of `pack` carry, padding dropped.
+
+    `num_classes` is needed where labels are residuals.
 
     Raises: InputError where a message is cut, foreign, or contradicts the others.
     """
-    unpacking = Unpacking(layout)
+    unpacking = Unpacking(layout, num_classes)
     rows = [unpacking.add(message) for message in messages]
     return unpacking.payload(rows)
 
@@ -135,11 +143,11 @@ def unpack(messages: Sequence[bytes], layout: TapFormat) -> Payload:
 class Unpacking:
     """One mini-batch on its way in, message by message."""
 
-    def __init__(self, layout: TapFormat) -> None:
-        self.layout = layout
+    def __init__(self, layout: TapFormat, num_classes: int = 0) -> None:
+        self.layout, self.num_classes = layout, num_classes
         self.next_tap = 1
         self.lengths = np.zeros(0, np.int64)
-        self.labels = np.zeros(0, np.int64)
+        self.labels: Labels = np.zeros(0, np.int64)
         self._head: _Header | None = None
         self._slots = torch.zeros(0)
 
@@ -186,7 +194,7 @@ class Unpacking:
 
     def _open(self, message: bytes, head: _Header) -> int:
         """Read what only the first message brings: where its taps start."""
-        self.lengths, labels, start = _read_front(message, head)
+        self.lengths, labels, start = _read_front(message, head, self.num_classes)
         padded_length = _padded_length(self.lengths, head)
         # Before anything is made of these sizes: a few bytes can claim billions of tokens.
         _check_size(message, start, head, self.layout)
@@ -238,32 +246,48 @@ def _spread(rows_NR: Tensor, slots: Tensor, num_sent: int, layout: TapFormat) ->
     return sent
 
 
-def _front(payload: Payload, slots: Tensor, num_sent: int) -> bytes:
-    """Lengths and labels as bytes."""
+def front(payload: Payload, padded_length: int | None) -> bytes:
+    """What only the first message of a mini-batch brings: lengths and labels."""
     labels = payload.labels
+    slots, num_sent = _slots(payload.lengths, padded_length)
     if payload.label_kind == "token":
         labels = np.full(num_sent, NO_LABEL, dtype=np.int64)
         labels[slots.numpy()] = payload.labels
     if int(payload.lengths.max(initial=0)) > np.iinfo(np.uint16).max:
         raise InputError("a sample has more than 65535 tokens", got=f"{payload.lengths.max()}")
-    return payload.lengths.astype("<u2").tobytes() + labels.astype("<i4").tobytes()
+    sort = "<f4" if payload.label_kind == "residual" else "<i4"
+    return payload.lengths.astype("<u2").tobytes() + labels.astype(sort).tobytes()
 
 
 def _header(
     payload: Payload, layout: TapFormat, first_tap: int, num_taps: int, num_sent: int
 ) -> bytes:
-    return _HEADER.pack(
-        MAGIC,
-        VERSION,
-        _LABEL_KINDS.index(payload.label_kind),
-        _CODEC_NAMES.index(layout.codec),
+    return header(
         payload.device,
         payload.batch,
-        first_tap,
-        num_taps,
-        len(payload.lengths),
-        num_sent,
+        num_samples=len(payload.lengths),
+        num_tokens=num_sent,
+        label_kind=payload.label_kind,
+        codec=layout.codec,
+        taps=(first_tap, num_taps),
     )
+
+
+def header(
+    device: int,
+    batch: int,
+    *,
+    num_samples: int,
+    num_tokens: int,
+    label_kind: LabelKind = "sample",
+    codec: str = "fp32",
+    taps: tuple[int, int] = (1, 0),
+) -> bytes:
+    """The first 32 bytes of a message; `taps` are the first one's number and how many there are."""
+    kind, number = _LABEL_KINDS.index(label_kind), _CODEC_NAMES.index(codec)
+    return _HEADER.pack(
+        MAGIC, VERSION, kind, number, device, batch, *taps, num_samples, num_tokens
+    )  # fmt: skip
 
 
 def _read_header(message: bytes, layout: TapFormat) -> _Header:
@@ -282,15 +306,23 @@ def _read_header(message: bytes, layout: TapFormat) -> _Header:
     return header
 
 
-def _read_front(message: bytes, head: _Header) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _read_front(
+    message: bytes, head: _Header, num_classes: int
+) -> tuple[NDArray[np.int64], Labels, int]:
     """Lengths and labels, and where the taps start."""
     middle = HEADER_BYTES + 2 * head.num_samples
-    end = middle + 4 * head.num_labels
+    end = middle + 4 * head.num_labels(num_classes)
     _expect("first message", len(message) >= end, f">= {end} bytes", len(message))
     lengths = np.frombuffer(message[HEADER_BYTES:middle], "<u2").astype(np.int64)
-    labels = np.frombuffer(message[middle:end], "<i4").astype(np.int64)
+    labels = _labels(message[middle:end], head)
     _expect("lengths", bool(len(lengths)) and bool(lengths.min()), "a token in each sample", "none")
     return lengths, labels, end
+
+
+def _labels(content: bytes, head: _Header) -> Labels:
+    if _LABEL_KINDS[head.label_kind] == "residual":
+        return np.frombuffer(content, "<f4").astype(np.float32).reshape(head.num_samples, -1)
+    return np.frombuffer(content, "<i4").astype(np.int64)
 
 
 def _padded_length(lengths: NDArray[np.int64], head: _Header) -> int | None:

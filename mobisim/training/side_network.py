@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobisim.scenario.methods import Learns
 from mobisim.training.message import NO_LABEL
 
 Activation = Literal["gelu", "relu"]
@@ -33,7 +34,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class SideNetworkConfig:
-    """What defines a side network; `num_classes` is 0 for next-token."""
+    """What defines a side network; `num_classes` is 0 for next-token.
+
+    One that learns residuals begins at none: its head is zero.
+    """
 
     width: int
     num_taps: int
@@ -42,6 +46,7 @@ class SideNetworkConfig:
     head: HeadKind = "classification"
     pooling: Pooling = "mean"
     num_classes: int = 2
+    learns: Learns = "labels"
 
     @property
     def num_parameters(self) -> int:
@@ -152,7 +157,12 @@ class NextTokenHead(nn.Module):
 
 
 def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits, positions without a label left out."""
+    """Mean cross-entropy of logits, positions without a label left out.
+
+    Where labels are no classes but residuals of probabilities [B, C], their mean squared error.
+    """
+    if labels.is_floating_point():
+        return functional.mse_loss(logits, labels)
     return functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
 
 
@@ -173,7 +183,10 @@ def _build_head(
     config: SideNetworkConfig, random: torch.Generator, frozen_tail: nn.Module | None
 ) -> nn.Module:
     if config.head == "classification":
-        return ClassificationHead(config.width, config.num_classes, config.pooling, random)
+        head = ClassificationHead(config.width, config.num_classes, config.pooling, random)
+        if config.learns == "residuals":
+            nn.init.zeros_(head.weight_CD)
+        return head
     assert frozen_tail is not None, "a next-token head needs the backbone's tail"
     return NextTokenHead(frozen_tail)
 

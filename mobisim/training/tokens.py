@@ -81,6 +81,24 @@ def tokenise(
     return tuple(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
 
 
+def word_ids(backbone: str, words: Sequence[str]) -> list[int]:
+    """The token of each word, as it stands within a text where that is a token of its own.
+
+    Raises: InputError where the tokeniser does not know a word as one token.
+    """
+    tokenizer = load_tokenizer(backbone)
+    return [_word_id(tokenizer, word) for word in words]
+
+
+def _word_id(tokenizer: Tokenizer, word: str) -> int:
+    unknown = {tokenizer.token_to_id(name) for name in ("<unk>", "[UNK]", "<|unk|>")}
+    for text in (f" {word}", word):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) == 1 and ids[0] not in unknown:
+            return int(ids[0])
+    raise InputError("the backbone does not know this word as one token", got=word)
+
+
 def _minilm_directory() -> Path:
     """The model directory inside the packaged MiniLM, found without importing the package."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)

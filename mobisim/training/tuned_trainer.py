@@ -26,6 +26,7 @@ from mobisim.training.learner import (
     in_order,
 )
 from mobisim.training.message import NO_LABEL, pack_part
+from mobisim.training.plain_messages import pack_slopes, pack_tokens, pack_update
 from mobisim.training.side_network import ClassificationHead, Ragged, mean_loss
 from mobisim.training.threads import one_thread_per_kernel
 from mobisim.training.tokens import Tokens
@@ -91,6 +92,19 @@ class TunedTrainer(Learner):
         self.model = TunedModel(backbone, method, config, data.num_classes)
         super().__init__(backbone, data, config, self.model)
 
+    def upload(self, batch_index: int) -> bytes:
+        """The mini-batch itself, as it goes up where the server trains on it."""
+        samples = self.batches[batch_index]
+        payload = self.payload(batch_index, torch.empty(0))
+        return pack_tokens(
+            payload, _tokens(self.data.train, samples), self.padded_length(batch_index)
+        )
+
+    @property
+    def _pieces(self) -> int:
+        """The pieces of a mini-batch; one, where it is exchanged for a reply."""
+        return 1 if self.method.replies else self.config.tuning.micro_batches
+
     def _differentiate(self, batch_index: int) -> float:
         return sum(backward(loss) for loss in self._losses(batch_index))
 
@@ -98,7 +112,7 @@ class TunedTrainer(Learner):
         """What each piece of a mini-batch adds to its mean loss."""
         samples, split = self.batches[batch_index], self.data.train
         total = _num_labels(self._labels(split, samples))
-        for piece in np.array_split(samples, min(self.config.tuning.micro_batches, len(samples))):
+        for piece in np.array_split(samples, min(self._pieces, len(samples))):
             labels = self._labels(split, piece)
             loss = mean_loss(self.model(_tokens(split, piece)), labels)
             yield loss * (_num_labels(labels) / total)
@@ -126,19 +140,17 @@ class SplitTrainer(TunedTrainer):
 
     def exchange(self, batch_index: int) -> tuple[bytes, bytes]:
         """What goes up and comes down for one mini-batch, as real bytes; nothing is updated."""
-        up, down = [], []
         with one_thread_per_kernel():
-            for loss in self._losses(batch_index):
-                backward(loss)
-                up.append(self.cut.up)
-                down.append(self.cut.down)
+            self._differentiate(batch_index)
         self.optimizer.zero_grad()
-        return self._packed(batch_index, up, 1), self._packed(batch_index, down, 2)
+        return self._packed(batch_index, self.cut.up, 1), self._packed(
+            batch_index, self.cut.down, 2
+        )
 
-    def _packed(self, batch_index: int, rows: list[Tensor], number: int) -> bytes:
+    def _packed(self, batch_index: int, rows_NR: Tensor, number: int) -> bytes:
         """A message; the first alone brings lengths and labels."""
         return pack_part(
-            self.payload(batch_index, torch.cat(rows)[None]),
+            self.payload(batch_index, rows_NR[None]),
             self.cut.layout,
             first_tap=number,
             padded_length=self.padded_length(batch_index),
@@ -157,6 +169,12 @@ class ForwardTrainer(TunedTrainer):
                 self._directions(batch_index),
                 self.config.tuning.perturbations,
             )
+
+    def exchange(self, batch_index: int) -> tuple[bytes, bytes]:
+        """What goes up and comes down for one mini-batch, which is stepped."""
+        _, slopes = self.slopes(batch_index)
+        self.step(batch_index)
+        return pack_slopes(batch_index, slopes), pack_update(batch_index, self.parameters)
 
     def _differentiate(self, batch_index: int) -> float:
         value, slopes = self.slopes(batch_index)

@@ -168,6 +168,19 @@ def test_bytes_both_ways_are_those_of_one_tap(
     assert all(torch.equal(value, before[name]) for name, value in ours.trained().items())
 
 
+def test_bytes_of_slopes_updates_and_data(backbone: Backbone, task: TaskData) -> None:
+    """Four bytes a slope, a trainable parameter, a token and a label; two a length; and headers."""
+    ours = trainer(backbone, task, "fwdllm", tuning=Tuning(perturbations=5))
+    assert isinstance(ours, ForwardTrainer)
+    up, down = ours.exchange(0)
+    assert len(up) == HEADER_BYTES + 4 * 5
+    assert len(down) == HEADER_BYTES + 4 * sum(p.numel() for p in ours.parameters)
+    for padding, tokens in (("fixed", 12 * 8), ("none", None)):
+        served = trainer(backbone, task, "server-only", padding=padding)
+        sent = tokens or int(task.train.lengths[served.batches[2]].sum())
+        assert len(served.upload(2)) == HEADER_BYTES + (2 + 4) * 8 + 4 * sent
+
+
 def test_slopes_are_those_that_autograd_sees(backbone: Backbone, task: TaskData) -> None:
     """Along each direction the forward passes find the gradient's component."""
     ours = trainer(backbone, task, "fwdllm", tuning=Tuning(perturbations=4))
