@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from mobisim.cost.method_flop import method_flop
+from mobisim.cost.work import BatchShape
 from mobisim.fit import by_group
 from mobisim.learning import Learning
 from mobisim.prepare import Prepared
@@ -34,6 +38,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         timing, memory = NO_TIMING, prepared.memory.verdict
     else:
         timing = timing_fields(world, totals) | energy_fields(world, totals)
+        timing |= _work_fields(prepared, totals)
         backlog = by_group(world, totals.device_backlog.tolist())
         memory = prepared.memory.fields(backlog, totals.server_backlog)
     fields: dict[str, Any] = {
@@ -53,6 +58,30 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "extrapolated": prepared.extrapolated,
     }
     return Summary(**fields, warnings=_warnings(scenario, fields, learning))
+
+
+def _work_fields(prepared: Prepared, totals: Totals) -> dict[str, object]:
+    """The summary's fields on FLOPs, and on samples that the server had kept."""
+    system, shapes = prepared.system, prepared.planned.workload.shapes
+    steps = totals.stepped.reshape(-1, len(shapes)).sum(axis=0)
+    flops = [flop for shape in shapes if (flop := method_flop(system, shape)) is not None]
+    device, server = (
+        (steps @ np.array(flops)).tolist() if len(flops) == len(shapes) else (None, None)
+    )
+    kept, samples = np.array([_kept_of(shape) for shape in shapes]).T
+    counts = system.options.caches and totals.num_steps > 0
+    return {
+        "device_flop": device,
+        "server_flop": server,
+        "cache_hit_rate": float(steps @ kept / (steps @ samples)) if counts else None,
+    }
+
+
+def _kept_of(shape: BatchShape | None) -> tuple[int, int]:
+    """Samples that the server had kept, and all of a mini-batch."""
+    if shape is None:
+        return 0, 1
+    return shape.kept.num_samples if shape.kept is not None else 0, shape.num_samples
 
 
 def _learning_fields(prepared: Prepared, learning: Learning | None) -> dict[str, Any]:

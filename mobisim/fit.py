@@ -72,7 +72,8 @@ class Memory:
 
     def _server(self, backlog: int) -> dict[str, object]:
         largest = max(group.largest_payload for group in self.world.groups)
-        memory = memory_on_server(self.system, self.workload.largest, backlog * largest)
+        kept = self.workload.kept_bytes
+        memory = memory_on_server(self.system, self.workload.largest, backlog * largest, kept)
         return fit_fields("server", memory, capacity_bytes(self.system.scenario.server.profile))
 
 

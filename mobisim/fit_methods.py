@@ -25,6 +25,7 @@ from mobisim.report.fit_table import FitRow, FitTable
 from mobisim.scenario.methods import METHODS, MethodInfo, name_of
 from mobisim.scenario.profiles import Precision
 from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.workload import uniform_shape
 
 MAX_BATCH, MIN_LENGTH, MAX_LENGTH = 512, 16, 2048
 STEPS_PER_DOUBLING = 4
@@ -79,6 +80,10 @@ class Fit:
         assert stated.sequence_length is not None
         return stated.batch_size, stated.sequence_length
 
+    def shaped(self, name: str, num_samples: int, length: int) -> BatchShape:
+        """A mini-batch as a method sends it."""
+        return uniform_shape(self.systems[name], num_samples, length)
+
     def memory(
         self, method: MethodInfo, shape: BatchShape, precision: Precision | None = None
     ) -> DeviceMemory | TrainingMemory:
@@ -97,7 +102,7 @@ class Fit:
         low, high = 0, MAX_BATCH + 1
         while high - low > 1:
             middle = (low + high) // 2
-            shape = BatchShape.uniform(middle, length)
+            shape = self.shaped(name, middle, length)
             fits = self.memory(METHODS[name], shape, precision).peak <= self.capacity
             low, high = (middle, high) if fits else (low, middle)
         return low
@@ -168,13 +173,13 @@ def _only_head_trains(fit: Fit, name: str) -> bool:
     found = METHODS[name]
     if found.site != "device":
         return False
-    run, shape = _training(fit, name), BatchShape.uniform(*fit.shape)
+    run, shape = _training(fit, name), fit.shaped(name, *fit.shape)
     nothing = replace(run, method=replace(found, trains=(), bypass=None))
     return run.tally(shape).trainable == nothing.tally(shape).trainable
 
 
 def _row(fit: Fit, name: str) -> FitRow:
-    memory = fit.memory(METHODS[name], BatchShape.uniform(*fit.shape))
+    memory = fit.memory(METHODS[name], fit.shaped(name, *fit.shape))
     parts = asdict(memory)
     if not isinstance(memory, TrainingMemory):
         # What is held until it is sent: the tapped activations, the message under construction.
@@ -184,7 +189,7 @@ def _row(fit: Fit, name: str) -> FitRow:
 
 def device_seconds(fit: Fit, name: str) -> float | None:
     """Seconds of the device for a mini-batch; None where its profile does not tell."""
-    shape, profile = BatchShape.uniform(*fit.shape), fit.group.profile
+    shape, profile = fit.shaped(name, *fit.shape), fit.group.profile
     system = fit.systems[name]
     if METHODS[name].device == "nothing":
         return 0.0
@@ -208,7 +213,7 @@ def work(fit: Fit, name: str) -> dict[str, int | float] | None:
     """Parameters that train and FLOPs of a step on the device; None where the server trains."""
     if METHODS[name].device in ("forward", "nothing", "perturbed_forwards"):
         return None
-    found = _training(fit, name).tally(BatchShape.uniform(*fit.shape))
+    found = _training(fit, name).tally(fit.shaped(name, *fit.shape))
     return {
         "trainable_parameters": found.trainable,
         "forward_flop": found.forward_flop,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mobisim.cost.architecture import architecture
 from mobisim.cost.system import System
-from mobisim.scenario.document import read_text
 from mobisim.scenario.schema import Training
 from mobisim.span import STEP, SpanColumns
-from mobisim.training.tokens import backbone_directory
+from mobisim.workload import trained_sizes
 
 
 @dataclass(frozen=True)
@@ -159,5 +156,4 @@ class Learning:
 
 def is_stand_in(system: System, training: Training) -> bool:
     """Whether what is trained has other sizes than what is timed."""
-    path = backbone_directory(training.backbone) / "config.json"
-    return architecture(json.loads(read_text(path, "configuration"))) != system.backbone
+    return trained_sizes(training) != system.backbone

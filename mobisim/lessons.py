@@ -154,7 +154,7 @@ def make_trainer(
         return tuned_trainer(backbone, planned.data, config, options.method)
     if options.backbone_weights is not None:
         backbone = quantised(backbone, options.backbone_weights)
-    return Trainer(backbone, planned.data, config, shared=shared)
+    return Trainer(backbone, planned.data, config, shared=shared, hits=planned.hits or None)
 
 
 def _config(

@@ -18,7 +18,7 @@ from mobisim.manifest import VERSION
 from mobisim.scenario.profiles import Roofline
 from mobisim.scenario.resolved import check_options
 from mobisim.scenario.schema import Scenario
-from mobisim.workload import Planned, metric_name, plan
+from mobisim.workload import Drawn, Planned, metric_name, plan
 from mobisim.world import Batch, World, build
 
 RESULTS = Path("results")
@@ -86,8 +86,8 @@ class Prepared:
         return Memory(self.system, self.planned.workload, self.world)
 
 
-def prepare(scenario: Scenario, options: Options, planned: Planned | None = None) -> Prepared:
-    """Work out the workload, sizes and times of a scenario; `planned` where that is done.
+def prepare(scenario: Scenario, options: Options, drawn: Drawn | None = None) -> Prepared:
+    """Work out the workload, sizes and times of a scenario; its data is `drawn` where that is done.
 
     Raises:
         InputError: data that is missing, a shape that no profile covers, or what is not built yet.
@@ -95,7 +95,7 @@ def prepare(scenario: Scenario, options: Options, planned: Planned | None = None
     check_options(scenario)
     if options.train:
         _check_learning(scenario)
-    planned = planned or plan(scenario)
+    planned = plan(scenario, drawn)
     system = System(scenario, planned.data.num_classes) if planned.data else System(scenario)
     extrapolated = _extrapolated(system, planned)
     if extrapolated and not options.allow_extrapolation:
@@ -149,12 +149,14 @@ def _extrapolated(system: System, planned: Planned) -> list[str]:
     if system.backbone is not None:
         longest = max(shape.max_length for shape in shapes)
         check_positions(system.scenario, system.backbone, longest)
-    tokens = [shape.num_tokens for shape in shapes]
+    computed = [shape.fresh.num_tokens for shape in shapes if shape.fresh is not None]
+    received = [shape.sent.num_tokens for shape in shapes]
     scenario = system.scenario
     profiles = {f"devices[{i}].profile": g.profile for i, g in enumerate(scenario.devices)}
     found, used = [], sides(system)
     for path, profile in {**profiles, "server.profile": scenario.server.profile}.items():
         if isinstance(profile, Roofline) and used[path == "server.profile"]:
+            tokens = received if path == "server.profile" else computed
             low, high = profile.covers.num_tokens
             outside = [count for count in (min(tokens), max(tokens)) if not low <= count <= high]
             if outside:

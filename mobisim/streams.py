@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 _DRAWS_AT_ONCE = 256
 TENTH = 1.2815515655446004  # deviations from the median to a normal law's ninetieth percentile
@@ -65,6 +66,11 @@ def _spread(generator: np.random.Generator, spread: Percentiles) -> Iterator[flo
 def uniform(seed: int, name: str) -> float:
     """The first uniform of a stream, at least zero and below one."""
     return float(_generator(seed, name).random())
+
+
+def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The order of an epoch's samples, where there are none but their number."""
+    return _generator(seed, f"samples/{epoch}").permutation(count)
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mobisim.cost.architecture import Architecture, architecture
+from mobisim.cost.cache import Hits, Visits, serve
+from mobisim.cost.sending import Reads, sending_of
+from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
+from mobisim.scenario.document import read_text
 from mobisim.scenario.schema import Metric, Scenario, Training
+from mobisim.streams import permutation
+from mobisim.training.tokens import backbone_directory
 from mobisim.world import Workload
 
 if TYPE_CHECKING:
@@ -25,13 +33,26 @@ MAX_MINI_BATCHES, MAX_SAMPLE_VISITS = 1_000_000, 100_000_000
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The data of a training, and the samples of its mini-batches in the order of the seed."""
+
+    data: TaskData
+    samples: tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
 class Planned:
-    """A workload and the data that it comes from, if any."""
+    """A workload and the data that it comes from, if any.
+
+    `hits` says of each mini-batch's samples which the server has kept; it is empty where it keeps
+    none, or all.
+    """
 
     workload: Workload
     data: TaskData | None = None
     samples: tuple[NDArray[np.int64], ...] = ()
     padding_fraction: float | None = None
+    hits: tuple[Hits, ...] = ()
 
     @property
     def num_samples(self) -> NDArray[np.int64]:
@@ -56,23 +77,89 @@ class Planned:
         return digest.hexdigest()[:16]
 
 
-def plan(scenario: Scenario) -> Planned:
-    """The workload of a scenario; with training, that of the data and its order.
+def plan(scenario: Scenario, drawn: Drawn | None = None) -> Planned:
+    """The workload of a scenario; with training, that of its data, `drawn` where that is done.
 
     Raises:
         InputError: the data cannot be found or read.
     """
-    if scenario.training is not None:
-        return plan_training(scenario.training, scenario.seed)
-    assert scenario.num_batches is not None
-    shape = None
-    if scenario.batch_size is not None and scenario.sequence_length is not None:
-        shape = BatchShape.uniform(scenario.batch_size, scenario.sequence_length)
-    return Planned(Workload(scenario.num_batches, (shape,)))
+    training = scenario.training
+    if training is None:
+        return _plan_stated(scenario)
+    drawn = drawn or draw(training, scenario.seed)
+    system = System(scenario, drawn.data.num_classes)
+    lengths = [drawn.data.train.lengths[batch].tolist() for batch in drawn.samples]
+    visits = Visits(drawn.samples, lengths, training.padding, training.sequence_length)
+    return replace(_plan(system, visits), data=drawn.data, samples=drawn.samples)
 
 
-def plan_training(training: Training, seed: int) -> Planned:
-    """The workload of a training: its data in the order of the seed.
+def _plan(system: System, visits: Visits) -> Planned:
+    sending = sending_of(system, _reads(system))
+    shapes = visits.shapes(sending)
+    computed = sum(shape.num_tokens for shape in shapes)
+    padding = 1 - sum(map(sum, visits.lengths)) / computed if sending.pads else 0.0
+    if not system.options.caches:
+        return Planned(_distinct(shapes), padding_fraction=padding)
+    served = serve(system, sending, visits, shapes)
+    workload = replace(_distinct(served.shapes), kept_bytes=served.peak)
+    hits = () if system.options.cache_bytes is None else served.hits
+    return Planned(workload, padding_fraction=padding, hits=hits)
+
+
+def _distinct(shapes: Sequence[BatchShape]) -> Workload:
+    """Each shape once, and the order in which they come."""
+    distinct = tuple(dict.fromkeys(shapes))
+    index = {shape: i for i, shape in enumerate(distinct)}
+    order = np.array([index[shape] for shape in shapes], dtype=np.int32)
+    return Workload(len(shapes), distinct, order)
+
+
+def _plan_stated(scenario: Scenario) -> Planned:
+    """Mini-batches of one stated shape, which differ where a server keeps some."""
+    total, epochs, size = scenario.num_batches, scenario.epochs, scenario.batch_size
+    assert total is not None
+    if size is None or scenario.sequence_length is None:
+        return Planned(Workload(total, (None,)))
+    system = System(scenario)
+    if system.options.caches and epochs > 1:
+        _check_visits(total, size)
+        orders = (
+            permutation(scenario.seed, epoch, size * total // epochs) for epoch in range(epochs)
+        )
+        samples = [batch for order in orders for batch in order.reshape(-1, size)]
+        lengths = [[scenario.sequence_length] * size] * total
+        return replace(_plan(system, Visits(samples, lengths)), padding_fraction=None)
+    shape = uniform_shape(system, size, scenario.sequence_length)
+    return Planned(Workload(total, (shape,)))
+
+
+def uniform_shape(system: System, num_samples: int, length: int) -> BatchShape:
+    """The shape of a mini-batch of equally long samples, as the scenario's method sends it."""
+    return sending_of(system, _reads(system)).shape([length] * num_samples)
+
+
+def _reads(system: System) -> Reads:
+    """What of a sample the head reads; only a decoder's last token has read all of them."""
+    training = system.scenario.training
+    if training is None:
+        return "one" if system.backbone is None or system.backbone.is_decoder else "mean"
+    if training.head == "next_token":
+        return "next"
+    if system.options.tokens == "all":
+        return "mean"  # all go up, whatever is read
+    if training.pooling is not None:
+        return "mean" if training.pooling == "mean" else "one"
+    return "one" if trained_sizes(training).is_decoder else "mean"
+
+
+def trained_sizes(training: Training) -> Architecture:
+    """The sizes of the backbone that is really trained."""
+    path = backbone_directory(training.backbone) / "config.json"
+    return architecture(json.loads(read_text(path, "configuration")))
+
+
+def draw(training: Training, seed: int) -> Drawn:
+    """The data of a training, in the order of the seed.
 
     Raises:
         InputError: the data cannot be found or read.
@@ -93,14 +180,23 @@ def plan_training(training: Training, seed: int) -> Planned:
         raise error if error.where else error.placed("training") from error
     _check_length(len(data.train), training)
     samples = mini_batches(len(data.train), training.batch_size, training.epochs, seed)
-    lengths = data.train.lengths
-    shapes = [_shape(training, lengths[batch].tolist()) for batch in samples]
-    distinct = tuple(dict.fromkeys(shapes))
-    index = {shape: i for i, shape in enumerate(distinct)}
-    order = np.array([index[shape] for shape in shapes], dtype=np.int32)
-    real = sum(int(lengths[batch].sum()) for batch in samples)
-    sent = sum(shape.num_tokens for shape in shapes)
-    return Planned(Workload(len(samples), distinct, order), data, tuple(samples), 1 - real / sent)
+    return Drawn(data, tuple(samples))
+
+
+def _check_visits(num_batches: int, batch_size: int) -> None:
+    """Refuse a list of mini-batches that would not fit in memory.
+
+    Raises:
+        InputError: too many of them.
+    """
+    most = min(MAX_MINI_BATCHES, MAX_SAMPLE_VISITS // batch_size)
+    if num_batches > most:
+        raise InputError(
+            "longer than any order of samples that mobisim plans",
+            where="num_batches",
+            expected=f"at most {most} where the server keeps some",
+            got=str(num_batches),
+        )
 
 
 def _check_length(num_samples: int, training: Training) -> None:
@@ -118,15 +214,6 @@ def _check_length(num_samples: int, training: Training) -> None:
             expected=f"at most {most} with {num_samples} samples, {per_epoch} mini-batches each",
             got=str(training.epochs),
         )
-
-
-def _shape(training: Training, lengths: Sequence[int]) -> BatchShape:
-    """The shape of a mini-batch as it is sent, padding included where it is sent."""
-    if training.padding == "fixed":
-        lengths = [training.sequence_length] * len(lengths)
-    elif training.padding == "longest":
-        lengths = [max(lengths)] * len(lengths)
-    return BatchShape.of_lengths(lengths, labels_per_token=training.head == "next_token")
 
 
 _METRICS: dict[str, tuple[Metric, ...]] = {

@@ -183,17 +183,31 @@ class World:
         counts = [group.count for group in self.groups]
         return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
+    def sorts(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Which of all distinct mini-batches, group by group, mini-batches of devices are."""
+        found = np.zeros(len(device), np.intp)
+        owner, before = self.group_of[device], 0
+        for index, group in enumerate(self.groups):
+            mine = owner == index
+            found[mine] = before
+            if group.order is not None:
+                found[mine] += group.order[np.minimum(batch[mine], group.num_batches - 1)]
+            before += len(group.batches)
+        return found
+
 
 @dataclass(frozen=True)
 class Workload:
     """The mini-batches of each device: the distinct shapes, and the order in which they come.
 
-    `shapes` is (None,) where every time and the payload are stated.
+    `shapes` is (None,) where every time and the payload are stated. `kept_bytes` is the most that
+    the server ever keeps of samples for later.
     """
 
     num_batches: int
     shapes: tuple[BatchShape | None, ...]
     order: NDArray[np.int32] | None = None
+    kept_bytes: int = 0
 
     @property
     def largest(self) -> BatchShape | None:
@@ -292,7 +306,7 @@ def _batch(
     sizes = [group.link.wire_bytes(size) for size in cost.payload_bytes]
     side = cost.side_forward_s or (0.0,) * len(sizes)
     reply = group.link.wire_bytes(cost.reply_bytes)
-    columns = (taps, cost.forward_s, cost.encode_s, sizes, cost.decode_s, side)
+    columns = (taps if sizes else (), cost.forward_s, cost.encode_s, sizes, cost.decode_s, side)
     return Batch(
         parts=tuple(
             Part(tap, forward, encode, size, size * 8 / bits_per_s, decode, side_s)

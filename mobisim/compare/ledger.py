@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mobisim.cost.traffic import crossing_bytes, lengths_bytes
+from mobisim.cost.traffic import crossing_bytes, lengths_bytes, traffic
 from mobisim.cost.wire import HEADER_BYTES
 from mobisim.cost.work import BatchShape
 from mobisim.prepare import Prepared
@@ -22,7 +22,7 @@ def ledger(prepared: Prepared, payload_bytes: int) -> Mapping[str, int]:
     system = prepared.system
     if not payload_bytes:
         return {}
-    bulk, *beside = system.options.method.up
+    bulk, *beside = system.options.up
     if prepared.scenario.wire.payload_bytes is not None:
         return {bulk: payload_bytes}
     found = {
@@ -33,12 +33,12 @@ def ledger(prepared: Prepared, payload_bytes: int) -> Mapping[str, int]:
 
 
 def _framing(prepared: Prepared) -> int:
-    messages = sum(g.count * g.num_batches * len(g.batches[0].parts) for g in prepared.world.groups)
-    lengths = sum(
-        count * lengths_bytes(prepared.system.options.method, shape)
+    system = prepared.system
+    method = system.options.method
+    return sum(
+        count * (HEADER_BYTES * len(traffic(system, shape).up) + lengths_bytes(method, shape))
         for shape, count in _sent(prepared)
     )
-    return HEADER_BYTES * messages + lengths
 
 
 def _sent(prepared: Prepared) -> Iterator[tuple[BatchShape, int]]:

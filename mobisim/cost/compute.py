@@ -6,12 +6,12 @@ granularity. Models are exchangeable: the timeline sees only BatchCost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, codec_calls
-from mobisim.cost.operators import Operators
+from mobisim.cost.operators import Call, Operators
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
@@ -292,16 +292,72 @@ def _num_parts(system: System) -> int:
 
 
 def batch_cost(system: System, group: DeviceGroup, shape: BatchShape | None) -> BatchCost:
-    """Seconds and bytes of one mini-batch of that shape on a device of that group."""
+    """Seconds and bytes of one mini-batch of that shape on a device of that group.
+
+    The device computes what the server has not kept, and the server learns from all of it.
+    """
+    server = server_model(system)
+    whole = shape.sent if shape is not None else None
+    cost = BatchCost((), (), (), (), server.side_forward_s(whole), server.step_s(whole))
+    if shape is not None and shape.kept is not None:
+        cost = replace(cost, cached_s=_unpack_s(system, shape.kept.sent))
+        if shape.fresh is None:
+            return replace(cost, side_forward_s=(), step_s=cost.step_s + sum(cost.side_forward_s))
+    return _with_parts(cost, system, group, shape.fresh if shape is not None else None)
+
+
+def _with_parts(
+    cost: BatchCost, system: System, group: DeviceGroup, fresh: BatchShape | None
+) -> BatchCost:
+    """What the device sends of a mini-batch, and the server receives."""
     device, server = device_model(system, group), server_model(system)
+    sent = fresh.sent if fresh is not None else None
     width = system.backbone.width if system.backbone is not None else 0
-    return BatchCost(
-        forward_s=device.forward_s(shape),
-        encode_s=device.encode_s(shape),
+    encode_s, decode_s = device.encode_s(sent), server.decode_s(sent)
+    if fresh is not None and sent is not None:
+        encode_s = (*encode_s[:-1], encode_s[-1] + _score_s(system, group.profile, fresh))
+        repack_s = _repack_s(system, sent)
+        decode_s = tuple(s + repack_s / len(decode_s) for s in decode_s)
+    return replace(
+        cost,
+        forward_s=device.forward_s(fresh),
+        encode_s=encode_s,
         payload_bytes=payload_parts(
-            system.scenario.wire, shape, width, len(system.taps), by_layer=system.by_layer
+            system.scenario.wire, sent, width, len(system.taps), by_layer=system.by_layer
         ),
-        decode_s=server.decode_s(shape),
-        side_forward_s=server.side_forward_s(shape),
-        step_s=server.step_s(shape),
+        decode_s=decode_s,
     )
+
+
+def _score_s(system: System, machine: DeviceProfile, shape: BatchShape) -> float:
+    """Seconds of the norms by which activations are filtered: a pass over the last tap."""
+    if not system.options.scores or isinstance(machine, FixedDevice):
+        return 0.0  # a stated encoding includes it
+    assert system.backbone is not None
+    tokens, width = shape.num_tokens, system.backbone.width
+    if isinstance(machine, Measured):
+        norm = "norm:rms" if system.backbone.rms_norm else "norm:layer"
+        return Operators.of(machine).seconds([Call(norm, (float(tokens), float(width)))])
+    floats = ACTIVATION_BYTES[machine.precision.value]
+    return roofline_s(machine, Work(2.0 * tokens * width, float(floats * tokens * width), 1))
+
+
+def _unpack_s(system: System, kept: BatchShape) -> float:
+    """Seconds of the server for decoding what it has kept."""
+    return _cache_codec_s(system, "decode", kept)
+
+
+def _repack_s(system: System, sent: BatchShape) -> float:
+    """Seconds of the server for encoding what it will keep, where that has a codec of its own."""
+    options = system.options
+    same = options.cache_codec == system.scenario.wire.codec
+    return 0.0 if same or not options.caches else _cache_codec_s(system, "encode", sent)
+
+
+def _cache_codec_s(system: System, direction: str, shape: BatchShape) -> float:
+    profile = system.scenario.server.profile
+    if isinstance(profile, FixedServer):
+        return 0.0  # a stated step includes it
+    assert system.backbone is not None
+    wire = system.scenario.wire.model_copy(update={"codec": system.options.cache_codec})
+    return len(system.taps) * codec_s(profile, direction, shape, system.backbone.width, wire)

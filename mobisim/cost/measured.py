@@ -111,7 +111,7 @@ class MeasuredDeviceModel:
         return self.operators.covers(self._calls(shape))
 
     def _calls(self, shape: BatchShape) -> list[Call]:
-        return [*self._block(shape), *self._embedding(shape), *self._encode(shape)]
+        return [*self._block(shape), *self._embedding(shape), *self._encode(shape.sent)]
 
     def _block(self, shape: BatchShape) -> list[Call]:
         if self.operators.in_pieces:

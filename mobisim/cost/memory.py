@@ -69,7 +69,8 @@ def device_memory(
     if backbone is None or shape is None:
         return None
     precision = group.profile.precision.value
-    stream = ACTIVATION_BYTES[precision] * shape.num_tokens * backbone.width
+    held = shape if system.options.scores else shape.sent  # until the last tap is there
+    stream = ACTIVATION_BYTES[precision] * held.num_tokens * backbone.width
     return DeviceMemory(
         weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),
         transient=transient_bytes(system, precision, shape),
@@ -100,7 +101,7 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
     server = system.scenario.server
     return ServerMemory(
         state=side.state_bytes,
-        stored=server.workers * side.stored_bytes(shape),
+        stored=server.workers * side.stored_bytes(shape.sent),
         queue=queued,
         runtime=runtime_bytes(server.profile),
     )

@@ -180,8 +180,11 @@ def _perturbations(system: System, group: DeviceGroup, shape: BatchShape) -> tup
 
 
 def _uploaded(system: System, group: DeviceGroup, shape: BatchShape) -> BatchCost:  # noqa: ARG001
-    """Tokens and labels go up, and the server trains."""
-    return _one_message(0.0, traffic(system, shape), _server(system).step(shape).total_s)
+    """Tokens and labels go up once, and the server trains."""
+    step_s = _server(system).step(shape).total_s
+    if shape.fresh is None:
+        return BatchCost((), (), (), (), (), step_s)
+    return _one_message(0.0, traffic(system, shape), step_s)
 
 
 _COSTS: dict[DeviceWork, Callable[[System, DeviceGroup, BatchShape], BatchCost]] = {
@@ -206,8 +209,9 @@ def outside(system: System, shape: BatchShape) -> Iterator[tuple[str, str, str]]
         InputError: an operator that was not measured at all.
     """
     for where, name, words in _models(system):
+        seen = shape.sent if where == "server.profile" else shape.fresh
         try:
-            found = words(shape)
+            found = words(seen) if seen is not None else []
         except InputError as error:
             raise error.placed(where) from error
         yield from ((where, name, text) for text in found)
@@ -236,8 +240,8 @@ def on_device_s(system: System, group: DeviceGroup, shape: BatchShape) -> float:
     """Seconds of the device for a mini-batch, whatever its server takes."""
     work = system.options.method.device
     if work == "forward":
-        device = device_model(system, group)
-        return sum(device.forward_s(shape)) + sum(device.encode_s(shape))
+        cost = batch_cost(system, group, shape)
+        return sum(cost.forward_s) + sum(cost.encode_s)
     if work == "perturbed_forwards":
         return sum(_perturbations(system, group, shape))
     if work == "lower_layers":

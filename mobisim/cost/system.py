@@ -54,11 +54,18 @@ class System:
 
     @cached_property
     def taps(self) -> tuple[int, ...]:
-        """The tapped layers, 1-based; empty where nothing says.
+        """The tapped layers that go up, 1-based; empty where nothing says.
+
+        Which ones a filter keeps is known of data only; the last ones are there last.
 
         Raises:
             InputError: a tap beyond the backbone's last layer.
         """
+        keep = self.options.keep
+        return self._tapped if keep is None or keep.taps is None else self._tapped[-keep.taps :]
+
+    @property
+    def _tapped(self) -> tuple[int, ...]:
         stated = self.scenario.side_network.taps
         if self.backbone is None:
             return () if stated == "all" else stated

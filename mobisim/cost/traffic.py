@@ -10,6 +10,7 @@ from mobisim.cost.training_memory import training
 from mobisim.cost.wire import HEADER_BYTES, LABEL_BYTES, LENGTH_BYTES, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
+from mobisim.scenario.method_options import Codec
 from mobisim.scenario.methods import Crossing, MethodInfo
 
 
@@ -22,54 +23,82 @@ class Traffic:
 
 
 def traffic(system: System, shape: BatchShape | None) -> Traffic:
-    """The messages of a mini-batch of that shape.
+    """The messages of a mini-batch of that shape; none for what the server has kept.
 
     Raises:
         InputError: a payload that cannot be counted.
     """
-    method = system.options.method
-    if method.has_side_network:
-        width = system.backbone.width if system.backbone is not None else 0
-        found = payload_parts(
-            system.scenario.wire, shape, width, len(system.taps), by_layer=system.by_layer
-        )
-        return Traffic(found)
-    if not method.up:
+    method, up = system.options.method, system.options.up
+    if not up or (shape is not None and shape.fresh is None):
         return Traffic(())
+    if method.has_side_network:
+        return Traffic(_taps(system, shape))
     assert shape is not None
-    up = HEADER_BYTES + lengths_bytes(method, shape)
-    up += sum(crossing_bytes(system, what, shape) for what in method.up)
+    things = sum(crossing_bytes(system, what, shape) for what in up)
     down = sum(HEADER_BYTES + crossing_bytes(system, what, shape) for what in method.replies)
-    return Traffic((up,), down)
+    return Traffic((HEADER_BYTES + lengths_bytes(method, shape) + things,), down)
+
+
+def _taps(system: System, shape: BatchShape | None) -> tuple[int, ...]:
+    width = system.backbone.width if system.backbone is not None else 0
+    sent = shape.fresh.sent if shape is not None and shape.fresh is not None else None
+    return payload_parts(
+        system.scenario.wire, sent, width, len(system.taps), by_layer=system.by_layer
+    )
 
 
 def lengths_bytes(method: MethodInfo, shape: BatchShape) -> int:
-    """Bytes that say how long a mini-batch's samples are, where what goes up has a length."""
-    return 0 if method.up == ("scalars",) else LENGTH_BYTES * shape.num_samples
+    """Bytes of the lengths of the samples, which go up with whatever is of their tokens."""
+    if shape.fresh is None or method.up == ("scalars",):
+        return 0
+    return LENGTH_BYTES * shape.fresh.num_samples
 
 
 def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:
-    """Bytes of one thing that crosses for a mini-batch, without framing."""
+    """Bytes of one thing that crosses for a mini-batch, without framing; none of what was kept."""
+    if shape.fresh is None:
+        return 0
+    sent = shape.fresh.sent
     match what:
         case "tokens":
-            return FP32_BYTES * shape.num_tokens
-        case "labels":
-            return LABEL_BYTES * shape.num_labels
+            return FP32_BYTES * sent.num_tokens
+        case "labels" | "residuals":
+            return LABEL_BYTES * sent.num_labels
         case "scalars":
             return FP32_BYTES * system.scenario.tuning.perturbations
         case "update":
             run = training(system, system.scenario.server.profile.precision.value)
-            return FP32_BYTES * run.tally(shape).trainable
+            return FP32_BYTES * run.tally(sent).trainable
         case "gradients" | "activations":
-            return _layer_bytes(system, shape)
-        case _:
-            raise NotImplementedError(what)
+            layers = len(system.taps) if system.options.method.has_side_network else 1
+            return layers * layer_bytes(system, sent.num_tokens, system.scenario.wire.codec)
+        case "side_network":
+            return system.side.download_bytes if system.side is not None else 0
 
 
-def _layer_bytes(system: System, shape: BatchShape) -> int:
-    """The activations of one layer, or their gradients, in the wire's codec."""
-    wire, backbone = system.scenario.wire, system.backbone
-    assert backbone is not None
-    if wire.codec is None:
-        raise InputError("gradients come down in the wire's codec", where="wire.codec")
-    return encoded_bytes(shape.num_tokens, backbone.width, wire.codec, wire.block_size)
+def kept_bytes(system: System, num_tokens: int, num_labels: int) -> int:
+    """Bytes that the server keeps of a sample of which so many tokens and labels came up.
+
+    Raises:
+        InputError: activations of no codec.
+    """
+    beside = LENGTH_BYTES + LABEL_BYTES * num_labels
+    if "tokens" in system.options.method.up:
+        return beside + FP32_BYTES * num_tokens
+    tap = layer_bytes(system, num_tokens, system.options.cache_codec)
+    return beside + len(system.taps) * tap
+
+
+def layer_bytes(system: System, num_tokens: int, codec: Codec | None) -> int:
+    """The activations of one layer, or their gradients, in a codec.
+
+    Raises:
+        InputError: no codec is stated.
+    """
+    if codec is None or system.backbone is None:
+        raise InputError(
+            "bytes of activations, one by one, are counted by a model and a codec",
+            where="wire.codec",
+        )
+    block_size = system.scenario.wire.block_size
+    return encoded_bytes(num_tokens, system.backbone.width, codec, block_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 
@@ -33,8 +33,12 @@ class Work:
 class BatchShape:
     """What a mini-batch's cost depends on.
 
-    `num_tokens` are the tokens sent, padding included where it is sent; `num_pairs` the attended
-    pairs, the sum over samples of length squared; `num_labels` the label values that ride along.
+    Attributes:
+        num_tokens: the tokens that are computed, padding included where it is.
+        num_pairs: the attended pairs, the sum over samples of length squared.
+        num_labels: the label values that ride along.
+        num_sent: the tokens whose activations go up; None for all that are computed.
+        kept: the part of it that the server has kept from before.
     """
 
     num_samples: int
@@ -42,25 +46,62 @@ class BatchShape:
     num_pairs: int
     max_length: int
     num_labels: int
+    num_sent: int | None = None
+    kept: BatchShape | None = None
 
     @classmethod
     def uniform(cls, num_samples: int, length: int) -> Self:
         """The shape of a mini-batch of equally long samples, labelled one by one."""
-        tokens = num_samples * length
-        return cls(num_samples, tokens, tokens * length, length, num_samples)
+        return cls.of_lengths([length] * num_samples)
 
     @classmethod
-    def of_lengths(cls, lengths: Iterable[int], *, labels_per_token: bool = False) -> Self:
-        """The shape of a mini-batch whose samples are sent with these lengths."""
-        sent = list(lengths)
-        tokens = sum(sent)
+    def of_lengths(
+        cls, lengths: Iterable[int], *, sent: int | None = None, num_labels: int | None = None
+    ) -> Self:
+        """The shape of a mini-batch whose samples are computed with these lengths.
+
+        Labels are one for each sample unless there are `num_labels`.
+        """
+        computed = list(lengths)
+        tokens = sum(computed)
         return cls(
-            num_samples=len(sent),
+            num_samples=len(computed),
             num_tokens=tokens,
-            num_pairs=sum(length * length for length in sent),
-            max_length=max(sent),
-            num_labels=tokens if labels_per_token else len(sent),
+            num_pairs=sum(length * length for length in computed),
+            max_length=max(computed),
+            num_labels=len(computed) if num_labels is None else num_labels,
+            num_sent=None if sent == tokens else sent,
         )
+
+    @property
+    def sent(self) -> Self:
+        """The same as the wire and the server see it: the tokens sent alone."""
+        if self.num_sent is None and self.kept is None:
+            return self
+        return replace(self, num_tokens=self.tokens_sent, num_sent=None, kept=None)
+
+    @property
+    def fresh(self) -> Self | None:
+        """What the server has not kept; None where it has all."""
+        kept = self.kept
+        if kept is None:
+            return self
+        if kept.num_samples == self.num_samples:
+            return None
+        return replace(
+            self,
+            num_samples=self.num_samples - kept.num_samples,
+            num_tokens=self.num_tokens - kept.num_tokens,
+            num_pairs=self.num_pairs - kept.num_pairs,
+            num_labels=self.num_labels - kept.num_labels,
+            num_sent=self.tokens_sent - kept.tokens_sent,
+            kept=None,
+        )
+
+    @property
+    def tokens_sent(self) -> int:
+        """Tokens whose activations go up."""
+        return self.num_tokens if self.num_sent is None else self.num_sent
 
     def pieces(self, number: int) -> list[Self]:
         """The mini-batch in so many pieces, the larger ones first, of a sample at least."""

@@ -184,18 +184,9 @@ class InvariantFold:
 
     def _expected(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.int64]:
         """Spans of each kind in _COUNTED, bytes up and down: what each mini-batch must have."""
-        found = np.zeros((len(_COUNTED) + 2, len(device)), np.int64)
-        owner = self.world.group_of[device]
-        for index, group in enumerate(self.world.groups):
-            mine = owner == index
-            sort = np.zeros(mine.sum(), np.intp)
-            if group.order is not None:
-                sort = group.order[np.minimum(batch[mine], group.num_batches - 1)]
-            of_sort = [
-                _expected_of(batch, on_device=self.world.on_device) for batch in group.batches
-            ]
-            found[:, mine] = np.array(of_sort).T[:, sort]
-        return found
+        on_device = self.world.on_device
+        of_sort = [_expected_of(one, on_device=on_device) for one in self.world.all_batches]
+        return np.array(of_sort).T[:, self.world.sorts(device, batch)]
 
     def _causes(self, jobs: Jobs) -> None:
         columns = jobs.columns

@@ -84,7 +84,8 @@ class Totals:
     """What a run comes to.
 
     Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s`, work only, and
-    `carried_bytes`, of whole transfers, are [actors].
+    `carried_bytes`, of whole transfers, are [actors]; `stepped`, the steps of each distinct
+    mini-batch, is [mini-batches of all groups].
     """
 
     start: float
@@ -101,6 +102,7 @@ class Totals:
     server_backlog: int
     blame: Blame
     roles: NDArray[np.int8]
+    stepped: NDArray[np.int64]
 
     @property
     def uplink_bytes(self) -> int:
@@ -161,6 +163,8 @@ class MetricsFold:
 
     def __init__(self, world: World) -> None:
         self.roles = world.actors.roles
+        self.world = world
+        self.stepped = np.zeros(sum(len(group.batches) for group in world.groups), np.int64)
         self.blame = BlameFold(world)
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
@@ -182,7 +186,10 @@ class MetricsFold:
         self.end = max(self.end, float(columns.end.max()))
         self.counts["spans"] += len(columns)
         self.counts["cut"] += int(columns.cut.sum())
-        self.counts["steps"] += int(((columns.kind == STEP) & whole).sum())
+        steps = columns[(columns.kind == STEP) & whole]
+        self.counts["steps"] += len(steps)
+        sorts = self.world.sorts(steps.device, steps.batch)
+        self.stepped += np.bincount(sorts, minlength=len(self.stepped))
         sent = (columns.kind == TRANSFER) & whole
         self.counts["transfers"] += int(sent.sum())
         overhead = self._overhead(columns[sent])
@@ -218,6 +225,7 @@ class MetricsFold:
             busy_s=self.busy_s,
             carried_bytes=self.carried_bytes,
             roles=self.roles,
+            stepped=self.stepped,
             device_backlog=np.array(self.backlog.device_peaks, dtype=np.int64),
             server_backlog=self.backlog.server_peak,
             blame=self.blame.final,

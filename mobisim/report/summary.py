@@ -45,7 +45,9 @@ class Summary(_Record):
 
     `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
     `uplink_payload_bytes` leaves the overhead out. `battery_share` is what the device that used
-    most of its battery drew, in full charges and not counting a charger. With a validation split,
+    most of its battery drew, in full charges and not counting a charger. FLOPs are those of the
+    products of all stepped mini-batches, and `cache_hit_rate` is the share of their samples that
+    the server had kept; null where it keeps none. With a validation split,
     `initial_metric`, `validation_metric` and `time_to_target_s` are of that, `final_metric` is of
     the held-out one. Null means not known or
     not asked, and for `makespan_s` also that the scenario does not fit.
@@ -85,6 +87,9 @@ class Summary(_Record):
     server_fits: bool | None
     server_short_bytes: int | None
     server_memory_bytes: dict[str, int] | None
+    device_flop: float | None
+    server_flop: float | None
+    cache_hit_rate: float | None
     energy_j: float | None
     energy_parts_j: dict[str, float] | None
     battery_share: float | None
@@ -136,6 +141,9 @@ NO_TIMING: dict[str, object] = {
     "blame_s": None,
     "step_breakdown_s": None,
     "utilisation": {},
+    "device_flop": None,
+    "server_flop": None,
+    "cache_hit_rate": None,
     "energy_j": None,
     "energy_parts_j": None,
     "battery_share": None,

@@ -163,8 +163,7 @@ METHODS: dict[str, MethodInfo] = {
     "lora": MethodInfo(
         title="LoRA",
         description=(
-            "low-rank matrices beside the query and value projections train, on the device "
-            "(memory and FLOPs only, so far)"
+            "low-rank matrices beside the query and value projections train, on the device"
         ),
         reference="lora",
         bypass=Lora(),
@@ -200,6 +199,7 @@ METHODS: dict[str, MethodInfo] = {
         site="server",
         device="nothing",
         up=("tokens", "labels"),
+        defaults=Defaults(caches=True),
     ),
     "split-lora": MethodInfo(
         title="Split learning with LoRA",
@@ -234,7 +234,3 @@ METHODS: dict[str, MethodInfo] = {
 def name_of(method: MethodInfo) -> str:
     """The name of a described method."""
     return next(name for name, info in METHODS.items() if info is method)
-
-
-# Methods whose timeline is not simulated yet.
-NOT_BUILT: tuple[str, ...] = ("pae-mobillm", "server-only")

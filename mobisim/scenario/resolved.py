@@ -7,7 +7,7 @@ from typing import Literal
 
 from mobisim.errors import InputError
 from mobisim.scenario.method_options import Codec, Keep
-from mobisim.scenario.methods import METHODS, NOT_BUILT, Learns, MethodInfo, Prediction, Tokens
+from mobisim.scenario.methods import METHODS, Crossing, Learns, MethodInfo, Prediction, Tokens
 from mobisim.scenario.schema import Scenario
 
 
@@ -42,13 +42,25 @@ class Options:
         """Whether the server keeps anything."""
         return self.cache_bytes != 0
 
+    @property
+    def up(self) -> tuple[Crossing, ...]:
+        """What goes up for each mini-batch, with what the side network learns for labels."""
+        said: tuple[Crossing, ...] = ("labels", "residuals")
+        return tuple(self.learns if what in said else what for what in self.method.up)
+
+    @property
+    def scores(self) -> bool:
+        """Whether activations are filtered by a score."""
+        return self.keep is not None
+
 
 def options_of(scenario: Scenario) -> Options:
     """The options of a scenario's method, those of other methods at their neutral values."""
     method = METHODS[scenario.method]
     wire, side, cache = scenario.wire, scenario.side_network, scenario.cache
     if not method.has_side_network:
-        return Options(method, 0, "lru", None, "all", "labels", None, None, None)
+        kept = _cache_bytes(None, caches=method.defaults.caches)
+        return Options(method, kept, "lru", None, "all", "labels", None, None, None)
     learns = side.learns or method.defaults.learns
     prediction = side.prediction or method.defaults.prediction
     return Options(
@@ -86,7 +98,19 @@ def check_options(scenario: Scenario) -> None:
             expected="one device",
             got=f"{scenario.num_devices} devices",
         )
-    _check_built(scenario, found)
+    if found.scores and scenario.granularity == "layer":
+        raise InputError(
+            "what is kept of the first taps is known when the last is there",
+            where="wire.keep",
+            expected="granularity: batch",
+            got="layer",
+        )
+    if found.method.has_side_network and found.caches and scenario.wire.payload_bytes is not None:
+        raise InputError(
+            "what a server keeps is counted sample by sample, a stated payload is not",
+            where="wire.payload_bytes",
+            expected="a codec alone",
+        )
 
 
 def _check_residuals(scenario: Scenario, found: Options) -> None:
@@ -108,24 +132,3 @@ def _check_residuals(scenario: Scenario, found: Options) -> None:
             where="side_network.learns",
             hint="take learns: labels, or training.head: classification",
         )
-
-
-def _check_built(scenario: Scenario, found: Options) -> None:
-    """Refuse what has a place in a scenario and no timeline yet."""
-    missing = {
-        "method": scenario.method in NOT_BUILT,
-        "cache.capacity": found.caches,
-        "wire.tokens": found.tokens != "all",
-        "side_network.learns": found.learns != "labels",
-        "wire.keep": found.keep is not None,
-        "backbone_weights": found.backbone_weights is not None,
-    }
-    for where in (name for name, asked in missing.items() if asked):
-        raise InputError("this is not built yet", where=where, got=_stated(scenario, where))
-
-
-def _stated(scenario: Scenario, where: str) -> str:
-    value: object = scenario
-    for key in where.split("."):
-        value = getattr(value, key)
-    return str(value)

@@ -270,7 +270,8 @@ class Scenario(Strict):
 
     What a method has no use for may be stated, so that methods can be compared by changing
     `method` alone. `backbone_weights` quantises the device's frozen backbone. `attention` says how
-    a device computes it, which decides what it keeps in memory.
+    a device computes it, which decides what it keeps in memory. Without training `num_batches` may
+    go through the same samples in `epochs`, which matters where a server keeps what it received.
     """
 
     name: Name
@@ -287,6 +288,7 @@ class Scenario(Strict):
     num_batches: Count | None = None
     batch_size: Count | None = None
     sequence_length: Count | None = None
+    epochs: Count = 1
     granularity: Literal["batch", "layer"] = "batch"
     deliver: Literal["side_network", "none"] = "side_network"
     cells: dict[Name, Cell] = Field(default_factory=dict)
@@ -326,7 +328,8 @@ class Scenario(Strict):
     def _work_is_stated_once(self) -> Self:
         shape = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
         if self.training is not None:
-            stated = [k for k, v in {"num_batches": self.num_batches, **shape}.items() if v]
+            only = {"num_batches": self.num_batches, **shape, "epochs": self.epochs > 1}
+            stated = [k for k, v in only.items() if v]
             if stated:
                 raise problem_of(
                     stated[0], "this goes with training: null; training states its own"
@@ -336,6 +339,8 @@ class Scenario(Strict):
             raise problem_of(
                 "num_batches", "this key is missing; without training it says how many mini-batches"
             )
+        if self.num_batches % self.epochs:
+            raise problem_of("epochs", "expected: as many mini-batches in each epoch")
         missing = [key for key, value in shape.items() if value is None]
         if missing and (len(missing) == 1 or not self.all_fixed):
             raise problem_of(

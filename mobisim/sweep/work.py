@@ -20,7 +20,7 @@ from mobisim.prepare import Options, Prepared, prepare
 from mobisim.runner import produce, timeline, will_learn
 from mobisim.scenario.schema import Scenario, Training
 from mobisim.sweep.order import Order, Trajectory, order_of
-from mobisim.workload import Planned, plan_training
+from mobisim.workload import Drawn, draw
 
 if TYPE_CHECKING:
     from mobisim.lessons import Taught
@@ -168,13 +168,13 @@ def play(
 def prepared_for(setting: Setting, scenario: Scenario) -> Prepared:
     """A point made ready, its data read once per session."""
     training = scenario.training
-    planned = _planned(setting.session, training, scenario.seed) if training else None
-    return prepare(scenario, setting.options, planned)
+    drawn = _drawn(setting.session, training, scenario.seed) if training else None
+    return prepare(scenario, setting.options, drawn)
 
 
 @lru_cache(maxsize=KEPT)
-def _planned(_session: str, training: Training, seed: int) -> Planned:
-    return plan_training(training, seed)
+def _drawn(_session: str, training: Training, seed: int) -> Drawn:
+    return draw(training, seed)
 
 
 @lru_cache(maxsize=1)

@@ -35,12 +35,13 @@ def small(task: Path, place: Path, methods: Sequence[str] = METHODS, **more: Any
     """A question that takes seconds."""
     options = mobisim.Options(out=place, plots=False, train=more.pop("train", True))
     target = "training.target={metric: accuracy, value: 0.2}"
+    also = more.pop("also", ())
     return ask(
         catalog.scenario("wifi_5mbps"),
         options,
         methods=methods,
         rates=(1e6, 1e9),
-        overrides=[f"training.task={task}", "training.epochs=2", target],
+        overrides=[f"training.task={task}", "training.epochs=2", target, *also],
         **more,
     )
 
@@ -176,7 +177,8 @@ def test_timing_alone_needs_no_learning(task: Path, tmp_path: Path) -> None:
 
 def test_a_failure_is_a_row(task: Path, tmp_path: Path) -> None:
     """One method that cannot be run says why, and the others stand."""
-    question = small(task, tmp_path / "c", ["mobillm", "pae-mobillm"], learning_rates=GRID)
+    methods, deep = ["mobillm", "split-lora"], ["tuning.cut=99"]
+    question = small(task, tmp_path / "c", methods, learning_rates=GRID, also=deep)
     _, found = compare(question, AtOnce().pool())
     first, failed = found.standings
     assert first.error is None

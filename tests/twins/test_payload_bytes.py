@@ -37,7 +37,7 @@ def test_predicted_bytes_are_the_packed_ones(
     payload = Payload(0, 0, label_kind, np.array(LENGTHS), labels, rows)
     packed = pack(payload, layout, granularity=granularity, padded_length=padded_length)
     sent = LENGTHS if padded_length is None else [padded_length] * len(LENGTHS)
-    shape = BatchShape.of_lengths(sent, labels_per_token=label_kind == "token")
+    shape = BatchShape.of_lengths(sent, num_labels=sum(sent) if label_kind == "token" else None)
     predicted = payload_parts(
         Wire(codec=codec), shape, width, TAPS, by_layer=granularity == "layer"
     )

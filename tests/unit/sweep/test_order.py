@@ -11,7 +11,7 @@ from mobisim.prepare import Options, prepare
 from mobisim.scenario.load import load
 from mobisim.scenario.schema import Scenario, Target
 from mobisim.sweep.order import Order, Trajectory, order_of, trajectories
-from mobisim.workload import plan_training
+from mobisim.workload import draw
 
 GOAL, HIGHER = Target(metric="accuracy", value=0.9), Target(metric="accuracy", value=0.95)
 SCENARIO = load("wifi_5mbps")
@@ -65,14 +65,14 @@ def test_the_digest_tells_how_far_training_goes() -> None:
     assert len(digests) == 3
 
 
-_planned = cache(plan_training)
+_drawn = cache(draw)
 
 
 def _order(*overrides: str) -> Order:
     small = ("training.num_samples=32", "training.epochs=1")
     scenario: Scenario = load("wifi_5mbps", [*small, *overrides])
     assert scenario.training is not None
-    return order_of(prepare(scenario, Options(), _planned(scenario.training, scenario.seed)))
+    return order_of(prepare(scenario, Options(), _drawn(scenario.training, scenario.seed)))
 
 
 def test_what_is_only_about_time_does_not_decide_learning() -> None:
