@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-_DRAWS_AT_ONCE = 256
+# Draws at once: few at first, since a fleet has a stream for each device, then ever more.
+_FEWEST_DRAWS, _MOST_DRAWS = 8, 256
 TENTH = 1.2815515655446004  # deviations from the median to a normal law's ninetieth percentile
 
 Factor = Callable[[], float]
@@ -51,15 +52,22 @@ def factor_stream(seed: int, name: str, distribution: Distribution) -> Factor | 
 
 
 def _exponential(generator: np.random.Generator) -> Iterator[float]:
+    for count in _counts():
+        yield from generator.standard_exponential(count).tolist()
+
+
+def _counts() -> Iterator[int]:
+    count = _FEWEST_DRAWS
     while True:
-        yield from generator.standard_exponential(_DRAWS_AT_ONCE).tolist()
+        yield count
+        count = min(2 * count, _MOST_DRAWS)
 
 
 def _spread(generator: np.random.Generator, spread: Percentiles) -> Iterator[float]:
     """A log-normal law in two pieces, through tenth percentile, median and ninetieth."""
     below, above = -math.log(spread.p10) / TENTH, math.log(spread.p90) / TENTH
-    while True:
-        for normal in generator.standard_normal(_DRAWS_AT_ONCE).tolist():
+    for count in _counts():
+        for normal in generator.standard_normal(count).tolist():
             yield math.exp(normal * (below if normal < 0 else above))
 
 

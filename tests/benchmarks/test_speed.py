@@ -103,7 +103,7 @@ def test_recording_against_bare_simpy(benchmark: BenchmarkFixture, tmp_path: Pat
     report("recorded run / bare SimPy, 100,000 mini-batches", ratios, 1.5)
 
 
-MILLION = """
+PEAK_MEMORY = """
 import resource, sys
 from pathlib import Path
 from mobisim import Options, load, run
@@ -112,13 +112,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+def peak_memory_mb(scenario: Path, folder: Path) -> float:
+    """The most memory that a run of its own holds."""
+    command = [sys.executable, "-c", PEAK_MEMORY, str(scenario), str(folder / "out")]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(finished.stdout) / 1e6
+
+
 def test_a_million_mini_batches_in_400_mb(tmp_path: Path) -> None:
     """Peak memory follows the mini-batches under way, not the length of the run."""
     scenario = tmp_path / "million.yaml"
     write(scenario, pipeline(1_000_000))
-    command = [sys.executable, "-c", MILLION, str(scenario), str(tmp_path / "out")]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    megabytes = int(finished.stdout) / 1e6
+    megabytes = peak_memory_mb(scenario, tmp_path)
     line = f"{'peak memory of a million mini-batches':<52} {megabytes:6.0f} MB, limit 400"
     sys.stderr.write(f"\n{line}\n")
     assert megabytes < 400, line

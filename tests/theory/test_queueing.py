@@ -1,4 +1,4 @@
-"""Random times against queueing theory: Little's law, M/M/1, M/D/1, M/M/2, D/M/1.
+"""Random times against queueing theory: Little's law, M/M/1, M/D/1, M/M/2, M/M/3, D/M/1.
 
 A device with exponential forward times and ample run-ahead, whose messages cross in next to no
 time, is a Poisson source: its messages reach the next stage with exponential gaps.
@@ -74,6 +74,43 @@ def test_m_m_2() -> None:
     s, u = 1.4, 0.7
     expected = 2 * u**2 / (1 + u) * s / (2 * (1 - u))
     check_mean(server_waits(exponential(1.0), exponential(s), workers=2), expected)
+
+
+def fleet_waits(step: Any, workers: int, num_devices: int = 5) -> list[float]:
+    """Mean waits of a fleet that together sends one mini-batch a second, up to a horizon."""
+    group = device(exponential(num_devices), transfer_s=1e-6, count=num_devices)
+    horizon = f"{NUM_BATCHES} s"
+    return [
+        mean_wait(
+            world_of(
+                stated(
+                    10**6, group | AMPLE, step_s=step, workers=workers, seed=seed, horizon=horizon
+                )
+            ),
+            STEP,
+            SERVER,
+        )
+        for seed in range(REPLICATIONS)
+    ]
+
+
+def test_m_d_1_of_a_fleet() -> None:
+    """Poisson sources together are one: the wait of M/D/1 behind five devices."""
+    s = u = 0.7
+    check_mean(fleet_waits(s, 1), u * s / (2 * (1 - u)))
+
+
+def test_m_m_3_of_a_fleet() -> None:
+    """Mean wait C·s ÷ (c(1 - u)) behind five devices, C the share that waits (Erlang's formula).
+
+    C = top ÷ ((1 - u)·Σ aᵏ ÷ k! + top) with a = c·u, top = aᶜ ÷ c! and k below c.
+    """
+    workers, u = 3, 0.8
+    a = workers * u
+    top = a**workers / math.factorial(workers)
+    below = sum(a**k / math.factorial(k) for k in range(workers))
+    share = top / ((1 - u) * below + top)
+    check_mean(fleet_waits(exponential(a), workers), share * a / (workers * (1 - u)))
 
 
 def test_d_m_1() -> None:
