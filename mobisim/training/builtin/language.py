@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, count
 from typing import TypeVar
 
 import numpy as np
@@ -207,15 +207,19 @@ class Dice:
 
     def __init__(self, seed: int) -> None:
         # Only raw output is promised to stay; Generator methods may change between releases.
-        self._bits = np.random.PCG64(seed)
+        bits = np.random.PCG64(seed)
+        # One by one, numbers cost more to fetch than to make.
+        self._raw: Iterator[int] = (
+            number for _ in count() for number in bits.random_raw(1024).tolist()
+        )
 
     def below(self, bound: int) -> int:
         """A whole number from 0 to `bound` - 1."""
-        return int(self._bits.random_raw()) % bound
+        return next(self._raw) % bound
 
     def chance(self, probability: float) -> bool:
         """True with the given probability."""
-        return int(self._bits.random_raw()) < probability * 2.0**64
+        return next(self._raw) < probability * 2.0**64
 
     def pick(self, items: Sequence[T]) -> T:
         """One of the items, all equally likely."""
