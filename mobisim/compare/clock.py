@@ -15,6 +15,8 @@ from mobisim.compare.question import Question
 from mobisim.errors import InputError
 from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
+from mobisim.scenario.quantities import Rate, Sourced
+from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP
 from mobisim.sweep.work import Setting, prepared_for
@@ -44,6 +46,7 @@ class Clock:
     ) -> None:
         self.question, self.setting, self.steps = question, setting, steps_to_target
         self.ticks = cache(self._ticks)
+        self.scenario = cache(lambda method, seed: question.at(method, seed).scenario)
 
     @cached_property
     def first_seed(self) -> int:
@@ -62,9 +65,13 @@ class Clock:
 
     def prepared(self, method: str, seed: int, rate: float | None = None) -> Prepared | None:
         """A run, ready to be timed; None where the method's own row tells why there is none."""
-        scenario = self.question.at(method, seed, rate).scenario
+        scenario = self.scenario(method, seed)
+        if scenario is None:
+            return None
+        if rate is not None:
+            scenario = _at(scenario, rate)
         try:
-            return prepared_for(self.setting, scenario) if scenario is not None else None
+            return prepared_for(self.setting, scenario)
         except InputError:
             return None
 
@@ -84,3 +91,13 @@ class Clock:
             ends.append(columns.end[columns.kind == STEP])
             makespan = max(makespan, float(columns.end.max(initial=0.0)))
         return Ticks(np.concatenate(ends), makespan)
+
+
+def _at(scenario: Scenario, rate: float) -> Scenario:
+    """The scenario with every link's uplink at that rate, in bit/s."""
+    uplink = {"uplink": Sourced[Rate].model_validate(f"{rate!r} bit/s")}
+    groups = (
+        group.model_copy(update={"link": group.link.model_copy(update=uplink)})
+        for group in scenario.devices
+    )
+    return scenario.model_copy(update={"devices": type(scenario.devices)(groups)})

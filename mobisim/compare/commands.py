@@ -9,8 +9,6 @@ import click
 
 from mobisim import options
 
-RATES = "1,2,5,10,20,50,100,200 Mbit/s"
-
 
 @click.command()
 @click.argument("scenario")
@@ -27,8 +25,8 @@ RATES = "1,2,5,10,20,50,100,200 Mbit/s"
     help="Repeat each with so many seeds.",
 )  # fmt: skip
 @click.option(
-    "--rates", metavar="RATE,… UNIT", default=RATES, show_default=True,
-    help="Of the uplink, to say which method wins at each.",
+    "--rates", metavar="RATE,… UNIT",
+    help="Of the uplink, to say which method wins at each [default: 1,2,5,…,200 Mbit/s].",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Put the answer right here.")
 @click.option(
@@ -45,7 +43,7 @@ def compare(
     methods: str | None,
     learning_rates: str | None,
     seeds: int,
-    rates: str,
+    rates: str | None,
     out: Path | None,
     jobs: int | None,
     no_train: bool,
@@ -117,12 +115,12 @@ def _numbers(text: str | None) -> list[float]:
     return found
 
 
-def _rates(text: str) -> list[float]:
+def _rates(text: str | None) -> list[float] | None:
     from mobisim.errors import InputError  # noqa: PLC0415
     from mobisim.sweep.grid import parse_axis  # noqa: PLC0415
 
-    if not text.strip():
-        return []
+    if text is None:
+        return None
     axis = parse_axis(f"rates={text}")
     if axis.unit != "bit/s":
         raise InputError(

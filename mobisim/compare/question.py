@@ -21,7 +21,8 @@ from mobisim.sweep.grid import Axis, Point, points, seeds
 from mobisim.sweep.plan import Plan
 from mobisim.workload import plan
 
-METHOD, LEARNING_RATE, UPLINK = "method", "training.optimizer.lr", "devices[*].link.uplink"
+METHOD, LEARNING_RATE = "method", "training.optimizer.lr"
+RATES = tuple(rate * 1e6 for rate in (1, 2, 5, 10, 20, 50, 100, 200))  # bit/s
 VALIDATION = 0.1  # of the training samples, unless the scenario says otherwise
 
 
@@ -33,6 +34,7 @@ class Question:
         document: the scenario, made fair: no horizon, no stop at the target, a validation split.
         learning_rates: the grid from which each method gets its own; empty for the scenario's.
         rates: of the uplink, in bit/s, at which times are compared.
+        fixed_link: why no rates are compared, where none are.
         trajectories: where trainings are kept if other comparisons use them, too.
     """
 
@@ -43,6 +45,7 @@ class Question:
     rates: tuple[float, ...]
     options: Options
     trajectories: Path | None = None
+    fixed_link: str | None = None
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -99,10 +102,9 @@ class Question:
             trajectories=(self.trajectories or place / "trajectories").resolve(),
         )
 
-    def at(self, method: str, seed: int, rate: float | None = None) -> Point:
-        """One method with one seed, at an uplink's rate in bit/s or the scenario's own."""
-        axes = [Axis(METHOD, (method,)), Axis("seed", (seed,))]
-        axes += [Axis(UPLINK, (f"{rate!r} bit/s",))] if rate is not None else []
+    def at(self, method: str, seed: int) -> Point:
+        """One method with one seed."""
+        axes = Axis(METHOD, (method,)), Axis("seed", (seed,))
         return points(self.document, [(axis,) for axis in axes], strict=False)[0]
 
 
@@ -113,28 +115,46 @@ def ask(
     methods: Sequence[str] = (),
     learning_rates: Sequence[float] = (),
     num_seeds: int = 1,
-    rates: Sequence[float] = (),
+    rates: Sequence[float] | None = None,
     overrides: Sequence[str] = (),
     trajectories: Path | None = None,
 ) -> Question:
-    """The question that a command line asks; all methods unless some are named.
+    """The question that a command line asks; all methods and the usual rates unless some are named.
 
     Raises:
-        InputError: an unknown method, one twice, or a scenario that cannot be run as it stands.
+        InputError: an unknown method, one twice, rates where no link can be varied, or a scenario
+            that cannot be run as it stands.
     """
     _check_methods(methods)
     for text in overrides:
         apply(document, text)
     _make_fair(document)
+    methods = tuple(methods) or tuple(METHODS)
+    fixed = _fixed_link(resolve(copy.deepcopy(document)), methods)
+    if fixed and rates:
+        raise InputError("there is no link to vary", where="--rates", got=fixed)
     return Question(
         document,
-        tuple(methods) or tuple(METHODS),
+        methods,
         tuple(dict.fromkeys(learning_rates)) if options.train else (),
         num_seeds,
-        tuple(sorted(set(rates))),
+        () if fixed else tuple(sorted(set(RATES if rates is None else rates))),
         options,
         trajectories,
+        fixed,
     )
+
+
+def _fixed_link(scenario: Scenario, methods: Sequence[str]) -> str | None:
+    """Why the uplink's rate cannot be varied, if it cannot."""
+    if not any(METHODS[method].up for method in methods):
+        return "none of these methods uses a link"
+    varying = [g.link.name for g in scenario.devices if g.link.kind != "constant"]
+    if varying:
+        return f"the rate of {varying[0]} is not constant"
+    if any(group.cell for group in scenario.devices):
+        return "the devices share a cell"
+    return None
 
 
 def _check_methods(methods: Sequence[str]) -> None:

@@ -72,11 +72,10 @@ def _comparison(
     question: Question, chosen: Mapping[str, Choice], rows: Sequence[Row]
 ) -> Comparison:
     setting = Setting(uuid.uuid4().hex, replace(question.options, train=False, progress=silent))
-    wanted = steps_to_target(question, rows) if question.trains else None
+    wanted = _steps_to_target(question, rows)
     clock = Clock(question, setting, wanted)
     failed = {row[METHOD] for row in rows if row["error"] is not None}
     methods = [m for m, choice in chosen.items() if choice.error is None and m not in failed]
-    rates = question.rates if _constant(question.scenario) else ()
     return Comparison(
         **_about(question.scenario),
         digest=question.digest,
@@ -85,9 +84,9 @@ def _comparison(
         learning_rates=question.learning_rates,
         timed_by="time to target" if wanted else "makespan",
         standings=tuple(standings(question, chosen, rows, clock)),
-        rates=tuple(AtRate(r, {m: clock.seconds(m, r) for m in methods}) for r in rates),
-        crossings=tuple(crossings(clock, methods, rates)) if rates else (),
-        notes=tuple(_notes(question.scenario, rows)),
+        rates=tuple(AtRate(r, {m: clock.seconds(m, r) for m in methods}) for r in question.rates),
+        crossings=tuple(crossings(clock, methods, question.rates)) if question.rates else (),
+        notes=tuple(_notes(question, rows, wanted)),
     )
 
 
@@ -106,28 +105,48 @@ def _about(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _constant(scenario: Scenario) -> bool:
-    return all(group.link.kind == "constant" for group in scenario.devices)
+def _steps_to_target(
+    question: Question, rows: Sequence[Row]
+) -> dict[tuple[str, int], int | None] | None:
+    """Where steps come in the same order at every rate: how many it takes to the target."""
+    return steps_to_target(question, rows) if question.trains and _in_order(question) else None
 
 
-def _notes(scenario: Scenario, rows: Sequence[Row]) -> Iterator[str]:
+def _in_order(question: Question) -> bool:
+    return question.scenario.num_devices == question.scenario.server.workers == 1
+
+
+def _notes(question: Question, rows: Sequence[Row], wanted: object) -> Iterator[str]:
     warnings = (row["warnings"].split("; ") for row in rows if row.get("warnings"))
     yield from dict.fromkeys(words for found in warnings for words in found if "radio" in words)
-    if not _constant(scenario):
-        yield "the link's rate varies: no rates are compared, and no crossing is looked for"
+    if question.fixed_link:
+        yield f"{question.fixed_link}: no rates are compared, and no crossing is looked for"
+    target = question.scenario.training.target if question.scenario.training else None
+    if not question.trains or target is None or wanted:
+        return
+    if _in_order(question):
+        yield f"no method meets {target.metric} {target.value:g}: times are those of all samples"
+    else:
+        yield "several workers take steps in another order at every rate: times are of all samples"
 
 
 def _publish(place: Path, found: Comparison, question: Question) -> None:
-    from mobisim.report.comparison_plot import draw_comparison  # noqa: PLC0415 - matplotlib
-
     place.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg") if question.options.plots else ():
-        with results.replacing(place / f"compare.{ending}") as aside:
-            draw_comparison(found, aside, ending)
+    if question.options.plots:
+        _draw(place, found)
     with results.replacing(place / "compare.csv") as aside:
         aside.write_text(_csv(list(as_rows(found))), encoding="utf-8")
     with results.replacing(place / ANSWER) as aside:
         results.write_json(aside, as_json(found) | {"command": question.options.command})
+
+
+def _draw(place: Path, found: Comparison) -> None:
+    from mobisim.report.comparison_plot import drawn_comparison  # noqa: PLC0415 - matplotlib
+
+    with drawn_comparison(found) as page:
+        for ending in ("png", "svg"):
+            with results.replacing(place / f"compare.{ending}") as aside:
+                page.save(aside, ending)
 
 
 def _csv(rows: Sequence[Row]) -> str:

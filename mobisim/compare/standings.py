@@ -62,12 +62,25 @@ def _standing(
         downlink_bytes=mean(rows, "downlink_bytes") if makespan is not None else None,
         energy_j=mean(rows, "energy_j"),
         leaves=_leaves(clock, first) if makespan is not None else None,
+        labels_given_away=_given_away(clock, first) if finals else None,
     )
 
 
 def _leaves(clock: Clock, row: Row) -> Mapping[str, int] | None:
     prepared = clock.prepared(row[METHOD], row[SEED])
     return ledger(prepared, row["uplink_payload_bytes"]) if prepared is not None else None
+
+
+def _given_away(clock: Clock, row: Row) -> float | None:
+    """How often the residuals that a method sends give the label away, by their argmax."""
+    from mobisim.lessons import make_trainer  # noqa: PLC0415 - torch, where something was learned
+    from mobisim.training.trainer import Trainer  # noqa: PLC0415
+
+    prepared = clock.prepared(row[METHOD], row[SEED])
+    if prepared is None or prepared.system.options.learns != "residuals":
+        return None
+    trainer = make_trainer(prepared.system, prepared.planned)
+    return trainer.labels_given_away() if isinstance(trainer, Trainer) else None
 
 
 def _memory(row: Row) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mobisim.units import human_size
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -57,6 +59,12 @@ class Standing:
     device_busy_s: float | None = None
     leaves: Mapping[str, int] | None = None
     labels_given_away: float | None = None
+
+    @property
+    def shortage(self) -> str:
+        """How much is missing, and where if not on the device."""
+        side = "" if self.short_side == "device" else f" ({self.short_side})"
+        return f"short by {human_size(self.short_bytes or 0)}{side}"
 
 
 @dataclass(frozen=True)

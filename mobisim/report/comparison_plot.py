@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from mobisim.report.comparison import Comparison, Standing
-from mobisim.report.figure import GREY, INK, PALE, Box, log_times, page
+from mobisim.report.figure import GREY, INK, PALE, Box, Page, log_times, page
 from mobisim.report.series import Style, style
+from mobisim.scenario.methods import METHODS
 from mobisim.units import human_rate, human_size
 
 WIDTH, HEIGHT = 11.0, 8.3
 NAMES = 1.15  # inches for the methods' names
-TIME = Box(0.85, 1.15, 5.3, 2.95)
+TIME = Box(0.85, 1.15, 4.5, 2.95)
 MEMORY = Box(6.9 + NAMES, 1.15, 2.65, 2.95)
 QUALITY = Box(0.3 + NAMES, 4.95, 3.4, 2.65)
 LEAVES = Box(5.6 + NAMES, 4.95, 3.95, 2.65)
 HEADING = 0.3  # above each panel
-KINDS = {"activations": "o", "tokens": "D", "labels": "s", "residuals": "^", "weights": "P",
-         "scalars": "v", "framing": "|"}  # fmt: skip
+NAME_GAP = 0.06  # of the axis, between the names of two lines
+KINDS = {"activations": "o", "tokens": "D", "labels": "s", "residuals": "^", "scalars": "v"}
 
 
-def draw_comparison(found: Comparison, out: Path, sort: str | None = None) -> None:
-    """Draw a comparison as PNG or SVG: `sort`, or what the file's name says."""
-    styles = {s.method: style(number) for number, s in enumerate(found.standings)}
+@contextmanager
+def drawn_comparison(found: Comparison) -> Iterator[Page]:
+    """The picture of a comparison, to be saved as often as there are formats."""
     shown = [standing for standing in found.standings if standing.error is None]
     with page(WIDTH, HEIGHT) as sheet:
         sheet.write(0.3, 0.2, f"{found.name}: methods compared", fontsize=13)
@@ -43,11 +45,11 @@ def draw_comparison(found: Comparison, out: Path, sort: str | None = None) -> No
         ):
             left = box.left if box is TIME else box.left - NAMES
             sheet.write(left, box.top - HEADING, heading, color=INK)
-        _draw_times(sheet.axes(TIME), found, styles)
+        _draw_times(sheet.axes(TIME), found)
         _draw_memory(sheet.axes(MEMORY), shown)
         _draw_quality(sheet.axes(QUALITY), found, shown)
         _draw_leaves(sheet.axes(LEAVES), shown)
-        sheet.save(out, sort)
+        yield sheet
 
 
 def _timed(found: Comparison) -> str:
@@ -56,22 +58,18 @@ def _timed(found: Comparison) -> str:
     return f"time to {(found.metric or '').replace('_', ' ')} {found.target:g} in validation"
 
 
-def _draw_times(axes: Axes, found: Comparison, styles: dict[str, Style]) -> None:
-    if not found.rates:
-        _empty(axes, "no rates were compared")
+def _draw_times(axes: Axes, found: Comparison) -> None:
+    seconds = _known_times(found)
+    if not seconds:
+        _empty(axes, "no rates were compared" if not found.rates else "no method gets there")
         return
     rates = [at.rate for at in found.rates]
-    seconds = {
-        name: [at.seconds[name] for at in found.rates]
-        for name in found.rates[0].seconds
-        if any(math.isfinite(at.seconds[name]) for at in found.rates)
-    }
+    looks = _looks(seconds)
     for name, values in seconds.items():
-        look = styles[name]
+        look = looks[name]
         axes.plot(
-            rates, values, color=look.colour, ls=look.dashes, marker=look.mark, ms=4.5, lw=1.5,
-            label=name,
-        )  # fmt: skip
+            rates, values, color=look.colour, ls=look.dashes, marker=look.mark, ms=4.5, lw=1.5
+        )
     _mark_crossings(axes, found, seconds)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -82,7 +80,53 @@ def _draw_times(axes: Axes, found: Comparison, styles: dict[str, Style]) -> None
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("uplink (Mbit/s)")
     axes.grid(color=PALE, lw=0.6)
-    axes.legend(frameon=False, fontsize=8, ncols=2, handlelength=3.2, loc="best")
+    _name_ends(axes, {name: values[-1] for name, values in seconds.items()}, looks)
+
+
+def _known_times(found: Comparison) -> dict[str, list[float]]:
+    """The times at all rates of each method that has some."""
+    names = found.rates[0].seconds if found.rates else ()
+    times = {name: [at.seconds[name] for at in found.rates] for name in names}
+    return {name: values for name, values in times.items() if any(map(math.isfinite, values))}
+
+
+def _looks(names: Iterable[str]) -> dict[str, Style]:
+    """Colours for methods over the link; those on the device alone are grey: any link will do."""
+    over, alone = count(), count()
+    return {
+        name: style(next(over)) if METHODS[name].up
+        else Style(GREY, style(next(alone)).dashes, "")
+        for name in names
+    }  # fmt: skip
+
+
+def _name_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Style]) -> None:
+    """Write each line's name where it ends, and move apart what would touch."""
+    low, high = map(math.log, axes.get_ylim())
+    at = {
+        name: (math.log(end) - low) / (high - low) for name, end in ends.items() if end < math.inf
+    }
+    for name, place in apart(at, NAME_GAP).items():
+        axes.annotate(
+            name, (1.0, at[name]), (1.07, place), xycoords="axes fraction",
+            textcoords="axes fraction", fontsize=8.5, color=looks[name].colour, va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+
+
+def apart(at: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Places between 0 and 1 near the given ones, in their order, at least `gap` apart."""
+    found: dict[str, float] = {}
+    least = 0.0
+    for name in sorted(at, key=lambda name: at[name]):
+        found[name] = max(at[name], least)
+        least = found[name] + gap
+    most = 1.0
+    for name in reversed(found):
+        found[name] = min(found[name], most)
+        most = found[name] - gap
+    return found
 
 
 def _mark_crossings(axes: Axes, found: Comparison, seconds: dict[str, list[float]]) -> None:
@@ -125,6 +169,12 @@ def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
             number, standing.peak_bytes / 1e9, height=0.62, color="#5b9bd5" if fits else "white",
             edgecolor="#2b6cb0" if fits else INK, hatch="" if fits else "////", lw=0.8,
         )  # fmt: skip
+        if not fits:
+            axes.annotate(
+                standing.shortage, (0, number), xytext=(5, 0),
+                textcoords="offset points", fontsize=8, va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+            )  # fmt: skip
     capacity = known[0].capacity_bytes
     if capacity is not None:
         axes.axvline(capacity / 1e9, color=INK, lw=1.2, ls=(0, (4, 2)))
@@ -183,9 +233,11 @@ def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
     _by_method(axes, known)
     named: set[str] = set()
     for number, standing in enumerate(known):
-        for kind, num_bytes in (standing.leaves or {}).items():
+        for kind, mark in KINDS.items():
+            if not (num_bytes := (standing.leaves or {}).get(kind)):
+                continue
             axes.plot(
-                num_bytes, number, KINDS.get(kind, "x"), ms=7, mfc="none", mec=INK, mew=1.2,
+                num_bytes, number, mark, ms=7, mfc="none", mec=INK, mew=1.2,
                 label=kind if kind not in named else None,
             )  # fmt: skip
             named.add(kind)
@@ -196,6 +248,7 @@ def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
             )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda num_bytes, _: human_size(num_bytes))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(
         frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(-0.28, -0.1),
         handletextpad=0.2,

@@ -82,8 +82,7 @@ def memory(standing: Standing) -> Text:
         return Text("not told", "dim")
     if standing.fits:
         return Text(human_size(standing.peak_bytes or 0), "green")
-    side = "" if standing.short_side == "device" else f" ({standing.short_side})"
-    return Text(f"short by {human_size(standing.short_bytes or 0)}{side}", "bold red")
+    return Text(standing.shortage, "bold red")
 
 
 def interval(found: Interval | None, sign: str = "") -> str:

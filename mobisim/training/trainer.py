@@ -126,6 +126,16 @@ class Trainer(Learner):
         self.activations.fill(samples)
         return residuals(self.guess(self._features.values_SD[samples]), labels)
 
+    def labels_given_away(self) -> float:
+        """The share of training samples whose residual is largest where their label is."""
+        told = sum(
+            int(
+                (self.targets(samples).argmax(dim=1) == super(Trainer, self).targets(samples)).sum()
+            )
+            for samples in self._first_epoch()
+        )
+        return told / len(self.data.train)
+
     def taps(self, batch_index: int) -> list[Tensor]:
         """What the server trains a mini-batch on: L tensors fp32 [N, D]."""
         samples = self.batches[batch_index]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import mobisim as command
+from numpy.typing import NDArray
 from pools import AtOnce
 from tasks import write_task
 
@@ -19,9 +22,12 @@ from mobisim.compare.run import compare
 from mobisim.errors import MobisimError
 from mobisim.report.comparison import Comparison
 from mobisim.scenario import catalog
+from mobisim.scenario.load import apply, resolve
 from mobisim.sweep.work import judge, play, train
 
-METHODS = ("mobillm",)
+NEVER = ["training.target.value=1.0", "training.optimizer.lr=1e-9"]
+CROSSES = "papers/opt350m_xavier_nx"  # a device that trains as fast as some links carry
+METHODS = ("mobillm", "pae-mobillm")
 GRID = (1e-2, 1e-3)
 
 
@@ -37,7 +43,7 @@ def small(task: Path, place: Path, methods: Sequence[str] = METHODS, **more: Any
     target = "training.target={metric: accuracy, value: 0.2}"
     also = more.pop("also", ())
     return ask(
-        catalog.scenario("wifi_5mbps"),
+        catalog.scenario(more.pop("of", "wifi_5mbps")),
         options,
         methods=methods,
         rates=(1e6, 1e9),
@@ -109,6 +115,21 @@ def test_the_chosen_rate_is_the_best_by_validation(
         assert scores[standing.learning_rate or 0] == max(scores.values())
 
 
+def test_the_ledger_tells_what_is_said_of_the_labels(
+    compared: tuple[Question, Comparison],
+) -> None:
+    """Residuals are no labels, and give each of them away; kept activations went up once."""
+    _, found = compared
+    plain, additive = found.standings
+    assert plain.leaves is not None
+    assert additive.leaves is not None
+    assert plain.leaves.keys() == {"activations", "labels", "framing"}
+    assert additive.leaves.keys() == {"activations", "residuals", "framing"}
+    assert plain.leaves["labels"] == 2 * 58 * 4  # two epochs of those that are not validated on
+    assert additive.leaves["residuals"] == 58 * 2 * 4
+    assert (plain.labels_given_away, additive.labels_given_away) == (None, 1.0)
+
+
 def test_nothing_is_done_twice(compared: tuple[Question, Comparison]) -> None:
     """The same command takes what is there, and says the same."""
     question, found = compared
@@ -175,6 +196,48 @@ def test_timing_alone_needs_no_learning(task: Path, tmp_path: Path) -> None:
     assert slow.seconds["mobillm"] > fast.seconds["mobillm"]
 
 
+def test_the_crossing_is_where_a_sweep_over_rates_has_it(task: Path, tmp_path: Path) -> None:
+    """A second way: runs at twenty rates, the last slower one of which lies before the crossing."""
+    methods = ["mobillm", "lora"]
+    question = small(task, tmp_path / "c", methods, train=False, of=CROSSES, also=["deliver=none"])
+    _, found = compare(question, AtOnce().pool())
+    (one,) = found.crossings
+    assert one.rate is not None
+    rates = np.geomspace(one.rate / 4, one.rate * 4, 20)
+    lora, *_ = makespans(question, "lora", [1e6])
+    slower = makespans(question, "mobillm", rates) > lora
+    last = int(slower.sum()) - 1
+    assert slower.tolist() == [True] * (last + 1) + [False] * (19 - last)
+    assert rates[last] <= one.rate * 1.0001
+    assert one.rate <= rates[last + 1] * 1.0001
+
+
+def makespans(question: Question, method: str, rates: Iterable[float]) -> NDArray[np.float64]:
+    """How long runs of their own take, in seconds."""
+    document = catalog.scenario(CROSSES)
+    training = f"training={json.dumps(question.document.data['training'])}"
+    for text in (training, "deliver=none", f"method={method}"):
+        apply(document, text)
+    found: list[float] = []
+    for rate in rates:
+        apply(document, f"devices[0].link.uplink={float(rate)!r} bit/s")
+        place = question.place / f"{method}-{len(found)}"
+        options = mobisim.Options(train=False, plots=False, out=place)
+        seconds = mobisim.run(resolve(copy.deepcopy(document)), options).summary.makespan_s
+        assert seconds is not None
+        found.append(seconds)
+    return np.array(found)
+
+
+def test_a_target_that_is_never_met_is_said(task: Path, tmp_path: Path) -> None:
+    """And times are then those of all samples."""
+    question = small(task, tmp_path / "c", also=NEVER)
+    _, found = compare(question, AtOnce().pool())
+    assert found.timed_by == "makespan"
+    assert found.standings[0].num_met == 0
+    assert "no method meets accuracy 1: times are those of all samples" in found.notes
+
+
 def test_a_failure_is_a_row(task: Path, tmp_path: Path) -> None:
     """One method that cannot be run says why, and the others stand."""
     methods, deep = ["mobillm", "split-lora"], ["tuning.cut=99"]
@@ -216,17 +279,23 @@ def test_the_command_prints_the_answer(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "lorra"], "did you mean 'lora'"),
-        (["--lr", "fast"], "no learning rates"),
-        (["--lr", "-1"], "no learning rates"),
-        (["--rates", "1,2"], "no rates"),
+        (["wifi_5mbps", "--methods", "lorra"], "did you mean 'lora'"),
+        (["wifi_5mbps", "--lr", "fast"], "no learning rates"),
+        (["wifi_5mbps", "--lr", "-1"], "no learning rates"),
+        (["wifi_5mbps", "--rates", "1,2"], "no rates"),
+        (["wifi_5mbps", "--methods", "lora,mobillm,lora"], "named twice"),
+        (
+            ["wifi_5mbps", "--methods", "lora,full", "--rates", "1,2 Mbit/s"],
+            "there is no link to vary",
+        ),
+        (["lte_trace", "--rates", "1,2 Mbit/s"], "is not constant"),
     ],
 )
 def test_bad_input_is_told(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In words, with exit code 2, and nothing is left behind."""
-    ran = command(capsys, "compare", "wifi_5mbps", "--out", tmp_path / "c", *words)
+    ran = command(capsys, "compare", *words, "--no-train", "--out", tmp_path / "c")
     assert ran.code == 2
     assert message in ran.err
     assert not (tmp_path / "c").exists()

@@ -81,6 +81,11 @@ def test_no_label_is_on_the_wire(backbone: Backbone, task: TaskData) -> None:
     assert received.labels.argmax(axis=1).tolist() == labels.tolist()
 
 
+def test_residuals_give_every_label_away(backbone: Backbone, task: TaskData) -> None:
+    """Whatever the device predicts: only the label's own entry can be above zero."""
+    assert trainer(backbone, task).labels_given_away() == 1.0
+
+
 @pytest.mark.parametrize("pooling", ["first", "last"])
 @pytest.mark.parametrize("learns", ["labels", "residuals"])
 def test_one_token_teaches_what_all_of_them_do(
