@@ -17,7 +17,7 @@ from mobisim.training.side_network import Pooling, Ragged, pool
 
 FIT_SAMPLES = 256  # of the first epoch, in its order: forwarded anyway, and labelled on the device
 FIT_ITERATIONS = 100
-_DECAY = 1e-2  # of the weights over standardised features, per sample
+_DECAY = 0.1  # of the weights over standardised features, per sample
 _LEAST = 1e-6  # of a probability that is a sum
 
 
@@ -61,7 +61,7 @@ class WordGuess(nn.Module):
 
 
 def fit(features_BD: Tensor, labels_B: Tensor, num_classes: int) -> LinearGuess:
-    """Multinomial logistic regression on standardised features, with a small weight decay.
+    """Multinomial logistic regression on standardised features, with weight decay.
 
     It costs at most FIT_ITERATIONS passes of 4·B·D·C FLOPs each: far less than the backbone's
     forward of one sample.

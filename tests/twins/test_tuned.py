@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 import tuned_models
@@ -50,6 +51,32 @@ def test_what_trains_is_what_is_counted(family: str, method: str) -> None:
     head = CLASSES * (sizes.embedding_width + 1)
     assert sum(p.numel() for p in trained.values()) == expected.trainable - head
     assert [name for name, p in trained.items() if p.grad is None] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft's, in theirs
+@pytest.mark.parametrize("family", ["opt", "bert", "llama", "gpt2"])
+def test_lora_trains_what_peft_trains(family: str) -> None:
+    """By its own defaults, peft adds the same matrices, and nothing else trains."""
+    base = _backbone(family).base
+    asked = peft.LoraConfig(r=8, fan_in_fan_out=family == "gpt2")
+    theirs = peft.get_peft_model_state_dict(peft.get_peft_model(deepcopy(base), asked))
+    _, tuned = _tuned(family, "lora")
+    ours = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
+    plain = {
+        name.replace(".default", "").removeprefix("base."): p.shape for name, p in ours.items()
+    }
+    assert plain == {n.removeprefix("base_model.model."): v.shape for n, v in theirs.items()}
+
+
+@pytest.mark.parametrize("family", ["opt", "bert", "gpt2"])
+@pytest.mark.parametrize(("method", "ending"), [("full", ""), ("bitfit", "bias")])
+def test_own_weights_are_entries_of_the_state_dict(family: str, method: str, ending: str) -> None:
+    """All of them, or those called bias; a pooler, which nothing reads, is left alone."""
+    backbone, tuned = _tuned(family, method)
+    entries = dict(backbone.base.named_parameters())
+    expected = {name for name in entries if name.endswith(ending) and "pooler" not in name}
+    trained = {n.removeprefix("base.") for n, p in tuned.named_parameters() if p.requires_grad}
+    assert trained == expected
 
 
 @pytest.mark.parametrize(

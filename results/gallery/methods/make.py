@@ -1,33 +1,42 @@
-"""What each method learns: every method and codec, five seeds, on the built-in task and on SST-2.
+"""What each method learns, over five seeds, on the built-in task and with MiniLM on SST-2.
 
-Run from anywhere with `python results/gallery/methods/make.py builtin` (or `sst2`, which needs the
-extra `minilm` and the data; both need `baselines`). Learning alone, without a timeline. A point
-that is done is kept: it can be interrupted and resumed, and `--until MINUTES` ends it early.
+Run from anywhere with `python results/gallery/methods/make.py`; it needs the extras `baselines`
+and, for SST-2, `minilm` and the data. Learning alone, without a timeline. A point that is done is
+kept: it can be interrupted and resumed, and `--minutes` ends it early, between two points.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import datetime as dt
+import hashlib
+import json
 import math
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import mobisim
+from mobisim.compare.statistics import interval, paired
 from mobisim.cost.system import System
 from mobisim.lessons import make_trainer
-from mobisim.training.backbone import load_backbone
-from mobisim.workload import plan
+from mobisim.manifest import VERSION
+from mobisim.report.comparison import Interval
+from mobisim.scenario.schema import Scenario
+from mobisim.workload import Planned, plan
 
 HERE = Path(__file__).parent
 SEEDS = tuple(range(5))
 TUNING_SEED = 100  # of the runs that choose a learning rate; none of those that are tabled
-T_95 = 2.776  # Student's t, two-sided 95 %, four degrees of freedom
-FIELDS = ("variant", "seed", "lr", "accuracy", "loss", "parameters")
+FIELDS = (
+    "variant", "seed", "lr", "accuracy", "loss", "parameters", "seconds", "digest", "date",
+)  # fmt: skip
 
 Row = dict[str, str]
 Point = tuple[str, int, float]  # variant, seed, learning rate
@@ -40,58 +49,96 @@ class Task:
     title: str
     scenario: str
     overrides: tuple[str, ...]
+    half_of_taps: int
     rates: tuple[float, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> list[str]:
+        """What is trained on it."""
+        return [name for name in VARIANTS if name not in self.left_out]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its options: whose learning rate it takes, and what it is paired with."""
+
+    overrides: tuple[str, ...]
+    rate_of: str | None = None
+    against: str = "mobillm"
 
 
 TASKS = {
-    "builtin": Task("The built-in task", "wifi_5mbps", (), (3e-4, 1e-3, 3e-3)),
+    "builtin": Task(
+        "The built-in task, 800 samples, one epoch in batches of 8",
+        "wifi_5mbps",
+        ("training.num_samples=800", "training.epochs=1", "training.batch_size=8"),
+        half_of_taps=2,
+        rates=(3e-4, 1e-3, 3e-3, 1e-2),
+    ),
     "sst2": Task(
-        "MiniLM on SST-2, 1,000 samples, one epoch",
+        "MiniLM on SST-2, 400 samples, one epoch in batches of 8",
         "minilm_sst2",
-        ("training.num_samples=1000", "training.epochs=1", "training.batch_size=16"),
-        (3e-4, 1e-3, 3e-3),
+        ("training.num_samples=400", "training.epochs=1", "training.batch_size=8"),
+        half_of_taps=3,
+        rates=(3e-4, 1e-3, 3e-3),
+        left_out=("split-lora",),
     ),
 }
-KEEP = "wire.keep={score: norm, tokens: 0.5}"
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "mobillm": (),
-    "mobillm, fp16": ("wire.codec=fp16",),
-    "mobillm, int8": ("wire.codec=int8",),
-    "mobillm, fp4": ("wire.codec=fp4",),
-    "mobillm, int2": ("wire.codec=int2",),
-    "pae-mobillm": ("method=pae-mobillm",),
-    "full": ("method=full",),
-    "lora": ("method=lora",),
-    "bitfit": ("method=bitfit",),
-    "adapters": ("method=adapters",),
-    "lst": ("method=lst",),
-    "split-lora": ("method=split-lora",),
-    "fwdllm": ("method=fwdllm",),
-    "mobillm, int8 backbone": ("backbone_weights=int8",),
-    "mobillm, nf4 backbone": ("backbone_weights=nf4",),
-    "mobillm, half of the taps": ("wire.keep={score: norm, taps: HALF}",),
-    "mobillm, mean pooling": ("training.pooling=mean",),
-    "mobillm, mean pooling, half of the tokens": ("training.pooling=mean", KEEP),
-}
-SAME_RATE = {  # variants that differ in a codec or a filter alone learn at their method's rate
-    name: "mobillm" for name in VARIANTS if name.startswith("mobillm, ")
+
+
+def _like_mobillm(*overrides: str, against: str = "mobillm") -> Variant:
+    """MobiLLM with a codec or an option of its own, at MobiLLM's learning rate."""
+    return Variant(overrides, rate_of="mobillm", against=against)
+
+
+_MEAN = "training.pooling=mean"
+VARIANTS = {
+    "mobillm": Variant(()),
+    "pae-mobillm": Variant(("method=pae-mobillm",)),
+    "full": Variant(("method=full",)),
+    "lora": Variant(("method=lora",)),
+    "bitfit": Variant(("method=bitfit",)),
+    "adapters": Variant(("method=adapters",)),
+    "lst": Variant(("method=lst",)),
+    "split-lora": Variant(("method=split-lora",)),
+    "fwdllm": Variant(("method=fwdllm", "tuning.perturbations=4")),
+    "mobillm, fp16": _like_mobillm("wire.codec=fp16"),
+    "mobillm, int8": _like_mobillm("wire.codec=int8", against="mobillm, fp16"),
+    "mobillm, fp4": _like_mobillm("wire.codec=fp4", against="mobillm, fp16"),
+    "mobillm, int2": _like_mobillm("wire.codec=int2", against="mobillm, fp16"),
+    "mobillm, int8 backbone": _like_mobillm("backbone_weights=int8"),
+    "mobillm, nf4 backbone": _like_mobillm("backbone_weights=nf4"),
+    "mobillm, half of the taps": _like_mobillm("wire.keep={score: norm, taps: HALF}"),
+    "mobillm, mean pooling": _like_mobillm(_MEAN),
+    "mobillm, mean pooling, half of the tokens": _like_mobillm(
+        _MEAN, "wire.keep={score: norm, tokens: 0.5}", against="mobillm, mean pooling"
+    ),
 }
 
 
-def measure(task: Task, point: Point, *, validation: bool) -> Row:
-    """Train one point and judge it."""
+def scenario_of(task: Task, point: Point) -> Scenario:
+    """The scenario of one point; where a learning rate is chosen, with a validation split."""
     variant, seed, rate = point
-    halved = 2 if task.scenario == "wifi_5mbps" else 3  # of four and six layers
-    chosen = [text.replace("HALF", str(halved)) for text in VARIANTS[variant]]
-    extra = ["training.validation=0.2"] if validation else []
-    lr = [f"training.optimizer.lr={rate}", f"seed={seed}"]
-    scenario = mobisim.load(task.scenario, [*task.overrides, *chosen, *extra, *lr])
+    overrides = (
+        text.replace("HALF", str(task.half_of_taps)) for text in VARIANTS[variant].overrides
+    )
+    validation = ["training.validation=0.2"] if seed == TUNING_SEED else []
+    own = [f"training.optimizer.lr={rate}", f"seed={seed}"]
+    return mobisim.load(task.scenario, [*task.overrides, *overrides, *validation, *own])
+
+
+def measure(task: Task, point: Point, shared: Path) -> Row:
+    """Train one point and judge it; what a frozen backbone gives is kept in `shared`."""
+    begin = time.monotonic()
+    scenario = scenario_of(task, point)
     planned = plan(scenario)
     assert planned.data is not None
-    trainer = make_trainer(System(scenario, planned.data.num_classes), planned, load_backbone)
+    trainer = make_trainer(System(scenario, planned.data.num_classes), planned, shared=shared)
     for batch in range(len(trainer.batches)):
         trainer.step(batch)
     found = trainer.evaluate()
+    variant, seed, rate = point
     return {
         "variant": variant,
         "seed": str(seed),
@@ -99,7 +146,16 @@ def measure(task: Task, point: Point, *, validation: bool) -> Row:
         "accuracy": repr(found["accuracy"]),
         "loss": repr(found["loss"]),
         "parameters": str(sum(p.numel() for p in trainer.parameters)),
+        "seconds": f"{time.monotonic() - begin:.1f}",
+        "digest": digest(scenario, planned),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
     }
+
+
+def digest(scenario: Scenario, planned: Planned) -> str:
+    """Of the resolved scenario, the data and the version."""
+    identity = [VERSION, scenario.model_dump(mode="json"), planned.fingerprint]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Study:
@@ -116,24 +172,21 @@ class Study:
         with self.table.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
-    def todo(self) -> Iterator[Point]:
-        """What is missing: learning rates first, then seed by seed."""
-        tried = {(row["variant"], float(row["lr"])) for row in self._of(TUNING_SEED)}
-        for variant in (name for name in VARIANTS if name not in SAME_RATE):
-            yield from (
-                (variant, TUNING_SEED, rate)
-                for rate in self.task.rates
-                if (variant, rate) not in tried
-            )
-        for seed in SEEDS:
-            done = {row["variant"] for row in self._of(seed)}
-            yield from ((v, seed, self.rate(v)) for v in VARIANTS if v not in done)
+    def missing(self, variant: str) -> Iterator[Point]:
+        """What is not done of a variant: first what chooses its learning rate, then the seeds."""
+        done = {(int(row["seed"]), float(row["lr"])) for row in self._of(variant)}
+        if VARIANTS[variant].rate_of is None:
+            tuning = ((TUNING_SEED, rate) for rate in self.task.rates)
+            yield from ((variant, *point) for point in tuning if point not in done)
+        seeds = {seed for seed, _ in done}
+        yield from ((variant, s, self.rate(variant)) for s in SEEDS if s not in seeds)
 
     def rate(self, variant: str) -> float:
-        """The learning rate with the least loss on the validation split."""
-        name = SAME_RATE.get(variant, variant)
-        tried = [row for row in self._of(TUNING_SEED) if row["variant"] == name]
-        return float(min(tried, key=lambda row: float(row["loss"]))["lr"])
+        """The learning rate that was best by validation; of equals the one of the least loss."""
+        found = self._of(VARIANTS[variant].rate_of or variant)
+        tried = [row for row in found if int(row["seed"]) == TUNING_SEED]
+        best = min(tried, key=lambda row: (-float(row["accuracy"]), float(row["loss"])))
+        return float(best["lr"])
 
     def append(self, row: Row) -> None:
         """Add a row to the table."""
@@ -144,86 +197,147 @@ class Study:
                 writer.writeheader()
             writer.writerow(row)
 
-    def accuracies(self, variant: str) -> dict[int, float]:
-        """In percent, by seed."""
-        return {
-            int(row["seed"]): 100 * float(row["accuracy"])
-            for row in self.rows()
-            if row["variant"] == variant and int(row["seed"]) in SEEDS
-        }
+    def accuracies(self, variant: str) -> list[float]:
+        """In percent, by seed, of the seeds that are done."""
+        found = {int(row["seed"]): row for row in self._of(variant)}
+        return [100 * float(found[seed]["accuracy"]) for seed in SEEDS if seed in found]
 
-    def _of(self, seed: int) -> list[Row]:
-        return [row for row in self.rows() if int(row["seed"]) == seed]
+    def done(self) -> list[str]:
+        """The variants of which every seed is done."""
+        return [name for name in self.task.variants if len(self.accuracies(name)) == len(SEEDS)]
 
-    def lines(self) -> list[str]:
-        """The table of this task."""
-        return [
-            f"## {self.task.title}",
-            "",
-            "| variant | trained parameters | learning rate | accuracy | minus mobillm |",
-            "|---|---|---|---|---|",
-            *(line for variant in VARIANTS if (line := self._line(variant))),
-            "",
-        ]
+    def difference(self, variant: str) -> Interval | None:
+        """Paired with what the variant is compared with; None where that is itself."""
+        reference = VARIANTS[variant].against
+        if reference == variant:
+            return None
+        return paired(self.accuracies(variant), self.accuracies(reference))
 
-    def _line(self, variant: str) -> str:
-        found = self.accuracies(variant)
-        if not found:
-            return ""
-        row = next(row for row in self.rows() if row["variant"] == variant)
-        values = list(found.values())
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        seeds = "" if len(values) == len(SEEDS) else f" ({len(values)} of {len(SEEDS)} seeds)"
-        return (
-            f"| {variant} | {int(row['parameters']):,} | {self.rate(variant):g} "
-            f"| {statistics.mean(values):.1f}{spread} %{seeds} "
-            f"| {paired(found, self.accuracies('mobillm'))} |"
-        )
+    def _of(self, variant: str) -> list[Row]:
+        return [row for row in self.rows() if row["variant"] == variant]
 
 
-def paired(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """The mean difference over seeds that both have, with its 95 % interval."""
-    found = [ours[seed] - theirs[seed] for seed in SEEDS if seed in ours and seed in theirs]
-    if len(found) < len(SEEDS) or not any(found):
-        return "-"
-    half = T_95 * statistics.stdev(found) / math.sqrt(len(found))
-    mean = statistics.mean(found)
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+def missing(studies: Sequence[Study]) -> Iterator[tuple[Study, Point]]:
+    """Variant by variant, those of MobiLLM first: they share what the frozen backbone gives."""
+    for variant in sorted(VARIANTS, key=lambda name: "mobillm" not in name):
+        for study in (study for study in studies if variant in study.task.variants):
+            yield from ((study, point) for point in study.missing(variant))
 
 
 TEXT = """# What each method learns
 
-Accuracy on the held-out set after the last step, each method on the same samples in the same order,
-by seed. ± is the standard deviation over the seeds 0 to 4; differences are paired by seed, with
-their 95 % interval (Student's t). For each method the learning rate is the one of {rates} with the
-least loss on a fifth of the training samples, seed 100; variants of `mobillm` take its rate. AdamW,
-decay 0.01. The codec is nf4 in blocks of 64 unless another is named; `server-only` learns bit for
-bit what `lora` does. The order of the methods is a finding on these small tasks, not a law.
+Accuracy in percent on the held-out set after the last step, each method on the same samples in the
+same order. ± is the standard deviation over the seeds 0 to 4. Differences are paired by seed, with
+their 95 % interval (Student's t): from `mobillm`; of codecs from fp16; of filtered tokens from mean
+pooling with all of them. An interval that holds zero tells no order. The learning rate is, for each
+method, the best of a grid by accuracy on a fifth of the training samples, seed 100 (of equals that
+of the least loss); a star marks one at the edge of the grid. Variants of `mobillm` take its rate.
+AdamW, decay 0.01. The codec is nf4 in blocks of 64 unless another is named.
 
-Made by `python results/gallery/methods/make.py {names}`.
+Not in the table: `server-only`, and `split-lora` over fp32, which both learn bit for bit what
+`lora` does; with MiniLM, `split-lora` altogether. `fwdllm` tries four directions for each
+mini-batch. The trainings are short, so that the whole study takes under an hour on one core: the
+order is a finding on these tasks at these lengths, not a law. [minilm_codecs](../minilm_codecs) has
+all codecs on 6,000 samples.
+
+Made by `python results/gallery/methods/make.py` ({dates}); the CSV files have each run with the
+digest of its resolved scenario.
+
+![accuracy less that of mobillm, by method](methods.png)
 """
+HEADER = (
+    "| variant | trained parameters | learning rate | accuracy | difference |",
+    "|---|---|---|---|---|",
+)
+
+
+def text_of(studies: Sequence[Study]) -> str:
+    """README.md: a table for each task."""
+    dates = sorted({row["date"] for study in studies for row in study.rows()})
+    text = TEXT.format(dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])))
+    return "\n".join([text, *chain.from_iterable(map(_section, studies))])
+
+
+def _section(study: Study) -> Iterator[str]:
+    rates = ", ".join(f"{rate:g}" for rate in study.task.rates)
+    yield from (f"## {study.task.title}", "", f"Learning rates: {rates}.", "", *HEADER)
+    yield from (_line(study, variant) for variant in study.done())
+    if left := [name for name in study.task.variants if name not in study.done()]:
+        yield from ("", f"Not run yet with every seed: {'; '.join(left)}.")
+    yield ""
+
+
+def _line(study: Study, variant: str) -> str:
+    row = next(row for row in study.rows() if row["variant"] == variant)
+    values, rate = study.accuracies(variant), study.rate(variant)
+    rates = study.task.rates
+    edge = "*" if rate in (rates[0], rates[-1]) else ""
+    return (
+        f"| {variant} | {int(row['parameters']):,} | {rate:g}{edge} "
+        f"| {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} "
+        f"| {_said(study.difference(variant))} |"
+    )
+
+
+def _said(found: Interval | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return "-"
+    if found.low == found.high:
+        return f"{found.mean:+.1f}"
+    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def draw(studies: Sequence[Study], out: Path) -> None:
+    """Accuracy less that of mobillm by variant: each seed, the mean, and its interval."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only to draw
+
+    figure = Figure(figsize=(9.5, 6), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
+    known = {name for study in studies for name in study.done()} - {"mobillm"}
+    names = [name for name in VARIANTS if name in known]
+    for axes, study in zip(panels, studies, strict=True):
+        reference = study.accuracies("mobillm")
+        for place, name in enumerate(names):
+            if name not in study.done():
+                continue
+            pairs = zip(study.accuracies(name), reference, strict=True)
+            values = [a - b for a, b in pairs]
+            found = interval(values)
+            axes.plot(values, [place] * len(values), "o", color="#2b6cb0", alpha=0.35, ms=4)
+            axes.plot([found.low, found.high], [place] * 2, color="#262626", lw=1.6)
+            axes.plot(found.mean, place, "o", color="#262626", ms=5)
+        axes.axvline(0, color="#6b6b6b", lw=0.8)
+        axes.set_title(study.task.title.replace(", one", ",\none"), loc="left", fontsize=9.5)
+        mean = statistics.mean(reference)
+        axes.set_xlabel(f"points of accuracy less mobillm's ({mean:.1f} %)")
+        axes.grid(visible=True, axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    figure.savefig(out, metadata={"Software": None})
 
 
 def write() -> None:
-    """README.md with the tables of what is done."""
-    rates = ", ".join(f"{rate:g}" for rate in TASKS["builtin"].rates)
-    studies = [Study(name) for name in TASKS if (HERE / f"{name}.csv").exists()]
-    text = TEXT.format(rates=rates, names=" ".join(TASKS))
-    tables = [line for study in studies for line in study.lines()]
-    (HERE / "README.md").write_text("\n".join([text, *tables]), encoding="utf-8")
+    """README.md and methods.png of what is done."""
+    studies = [study for study in map(Study, TASKS) if study.done()]
+    if studies:
+        (HERE / "README.md").write_text(text_of(studies), encoding="utf-8")
+        draw(studies, HERE / "methods.png")
 
 
 def main() -> None:
-    """Run what is missing, then write the tables."""
-    parser = argparse.ArgumentParser()
+    """Run what is missing, then write table and figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
-    parser.add_argument("--until", type=float, default=math.inf, help="minutes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which to end")
     arguments = parser.parse_args()
-    end = time.monotonic() + 60 * arguments.until
-    for study in map(Study, arguments.tasks or TASKS):
-        while (point := next(study.todo(), None)) is not None and time.monotonic() < end:
+    end = time.monotonic() + 60 * arguments.minutes
+    studies = [Study(name) for name in arguments.tasks or TASKS]
+    with tempfile.TemporaryDirectory(prefix="mobisim-activations-") as shared:
+        while time.monotonic() < end and (found := next(missing(studies), None)):
+            study, point = found
             sys.stderr.write(f"{study.name}: {point[0]}, seed {point[1]}, lr {point[2]:g}\n")
-            study.append(measure(study.task, point, validation=point[1] == TUNING_SEED))
+            study.append(measure(study.task, point, Path(shared)))
     write()
 
 

@@ -158,7 +158,7 @@ def test_the_fitted_head_is_a_logistic_regression() -> None:
     labels = (x[:, 0] + random.normal(0, 1, 60) > 3).astype(np.int64) + (x[:, 1] > 4)
     ours = fit(torch.from_numpy(x), torch.from_numpy(labels), 3)
     standard = (x - x.mean(0)) / x.std(0)
-    theirs = LogisticRegression(C=1 / (60 * 1e-2), tol=1e-8, max_iter=1000).fit(standard, labels)
+    theirs = LogisticRegression(C=1 / (60 * 0.1), tol=1e-8, max_iter=1000).fit(standard, labels)
     expected = theirs.predict_proba(standard)
     assert ours(torch.from_numpy(x)).numpy() == pytest.approx(expected, abs=2e-3)
 

@@ -124,6 +124,11 @@ def test_a_next_token_head_is_the_backbones_own(
     assert torch.equal(embedding, backbone.base.get_input_embeddings().weight) == (method == "lora")
 
 
+def test_a_server_learns_what_the_device_would(backbone: Backbone, task: TaskData) -> None:
+    """On the very same samples LoRA has the same losses, wherever it runs."""
+    assert losses(trainer(backbone, task, "server-only")) == losses(trainer(backbone, task, "lora"))
+
+
 def test_a_cut_at_full_precision_changes_no_loss(backbone: Backbone, task: TaskData) -> None:
     """LoRA cut in two learns bit for bit what LoRA on one machine learns."""
     plain = losses(trainer(backbone, task, "lora"))
