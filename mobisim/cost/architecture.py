@@ -72,9 +72,17 @@ class Architecture:
         return self.embedding_width != self.width
 
     @property
+    def linear_sizes(self) -> tuple[tuple[int, int, int], ...]:
+        """Inputs and outputs of a block's linear layers, and how many there are of each."""
+        attended, kv = self.attention_width, self.kv_width
+        apart = (self.width, attended, 1), (self.width, kv, 2)
+        queries = ((self.width, attended + 2 * kv, 1),) if self.fused_qkv else apart
+        inner = (self.width, self.ff_width, 2 if self.gated_mlp else 1)
+        return (*queries, (attended, self.width, 1), inner, (self.ff_width, self.width, 1))
+
+    @property
     def _block_matrix_weights(self) -> int:
-        attention = self.width * (2 * self.attention_width + 2 * self.kv_width)
-        return attention + (3 if self.gated_mlp else 2) * self.width * self.ff_width
+        return sum(fan_in * fan_out * count for fan_in, fan_out, count in self.linear_sizes)
 
     @property
     def block_parameters(self) -> int:

@@ -12,6 +12,7 @@ from typing import Protocol
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, codec_calls
 from mobisim.cost.operators import Call, Operators
+from mobisim.cost.quantised import PackedWeights
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
@@ -115,11 +116,14 @@ class RooflineDeviceModel:
     codec: Codec | None
     block_size: int
     by_layer: bool
+    packed: PackedWeights | None = None
 
     def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """Embedding with the first part; nothing after the last tap is computed."""
         assert shape is not None
         block = roofline_s(self.profile, self._block(shape))
+        if self.packed is not None:
+            block += roofline_s(self.profile, self.packed.unpacking(self._float_bytes))
         embedding = roofline_s(self.profile, self._embedding(shape))
         return forward_parts(self.taps, block, embedding, by_layer=self.by_layer)
 
@@ -249,10 +253,16 @@ def device_model(system: System, group: DeviceGroup) -> DeviceModel:
         return FixedDeviceModel(group.profile, _num_parts(system))
     assert system.backbone is not None
     wire = system.scenario.wire
-    rest = system.backbone, system.taps, wire.codec, wire.block_size, system.by_layer
+    packed = system.packed if _unpacks(system, group.profile) else None
+    rest = system.backbone, system.taps, wire.codec, wire.block_size, system.by_layer, packed
     if isinstance(group.profile, Measured):
         return MeasuredDeviceModel(Operators.of(group.profile), *rest)
     return RooflineDeviceModel(group.profile, *rest)
+
+
+def _unpacks(system: System, profile: DeviceProfile) -> bool:
+    """Whether a device computes with other weights than those it holds."""
+    return system.options.backbone_weights != profile.precision.value
 
 
 def server_model(system: System) -> ServerModel:

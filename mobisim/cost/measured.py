@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mobisim.cost.architecture import Architecture
 from mobisim.cost.block import activation_operator
 from mobisim.cost.operators import Call, Operators
+from mobisim.cost.quantised import PackedWeights
 from mobisim.cost.system import System, forward_parts
 from mobisim.cost.work import BatchShape
 from mobisim.scenario.method_options import Codec
@@ -88,6 +89,7 @@ class MeasuredDeviceModel:
     codec: Codec | None
     block_size: int
     by_layer: bool
+    packed: PackedWeights | None = None
 
     def forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """Embedding with the first part; nothing after the last tap is computed."""
@@ -116,7 +118,8 @@ class MeasuredDeviceModel:
     def _block(self, shape: BatchShape) -> list[Call]:
         if self.operators.in_pieces:
             return piece("block", shape)
-        return block_calls(self.backbone, shape)
+        unpacking = self.packed.unpacking_calls if self.packed is not None else []
+        return [*block_calls(self.backbone, shape), *unpacking]
 
     def _embedding(self, shape: BatchShape) -> list[Call]:
         if self.operators.in_pieces:

@@ -72,13 +72,32 @@ def device_memory(
     held = shape if system.options.scores else shape.sent  # until the last tap is there
     stream = ACTIVATION_BYTES[precision] * held.num_tokens * backbone.width
     return DeviceMemory(
-        weights=round(backbone.backbone_parameters * WEIGHT_BYTES[precision]),
-        transient=transient_bytes(system, precision, shape),
+        weights=backbone_bytes(system, precision),
+        transient=transient_bytes(system, precision, shape) + _unpacked_bytes(system, precision),
         taps=stream * (1 if system.by_layer else len(system.taps)),
         encode=largest_part,
         queue=queued,
         runtime=runtime_bytes(group.profile),
     )
+
+
+def backbone_bytes(system: System, precision: Precision) -> int:
+    """What the frozen backbone takes: at the device's precision, but for what is quantised."""
+    backbone, packed = system.backbone, system.packed
+    assert backbone is not None
+    values, quantised = backbone.backbone_parameters, 0
+    if packed is not None:
+        values -= backbone.num_layers * packed.num_values
+        quantised = backbone.num_layers * packed.num_bytes
+    return quantised + round(values * WEIGHT_BYTES[precision])
+
+
+def _unpacked_bytes(system: System, precision: Precision) -> int:
+    """The one weight that is unpacked at a time."""
+    packed = system.packed
+    if packed is None or packed.codec == precision:
+        return 0
+    return ACTIVATION_BYTES[precision] * packed.largest
 
 
 def transient_bytes(system: System, precision: Precision, shape: BatchShape) -> int:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from mobisim.cost.architecture import Architecture, architecture
+from mobisim.cost.quantised import PackedWeights
 from mobisim.cost.side_network import ADAMW_STATES, SideCost
 from mobisim.errors import InputError
 from mobisim.scenario.resolved import Options, options_of
@@ -103,6 +104,14 @@ class System:
             head_trains=not next_token,
             optimizer_states=self._optimizer_states(),
         )
+
+    @cached_property
+    def packed(self) -> PackedWeights | None:
+        """The weights of the device's backbone where they are quantised."""
+        codec = self.options.backbone_weights
+        if codec is None or self.backbone is None:
+            return None
+        return PackedWeights(self.backbone, codec)
 
     @property
     def optimizer(self) -> str:

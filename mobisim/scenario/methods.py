@@ -24,6 +24,7 @@ DeviceWork = Literal["nothing", "forward", "perturbed_forwards", "lower_layers",
 Tokens = Literal["all", "loss"]
 Learns = Literal["labels", "residuals"]
 Prediction = Literal["head", "verbaliser"]
+BackboneWeights = Literal["int8", "nf4"]
 
 
 @dataclass(frozen=True)

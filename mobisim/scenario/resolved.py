@@ -7,7 +7,15 @@ from typing import Literal
 
 from mobisim.errors import InputError
 from mobisim.scenario.method_options import Codec, Keep
-from mobisim.scenario.methods import METHODS, Crossing, Learns, MethodInfo, Prediction, Tokens
+from mobisim.scenario.methods import (
+    METHODS,
+    BackboneWeights,
+    Crossing,
+    Learns,
+    MethodInfo,
+    Prediction,
+    Tokens,
+)
 from mobisim.scenario.schema import Scenario
 
 
@@ -35,7 +43,7 @@ class Options:
     learns: Learns
     prediction: Prediction | None
     keep: Keep | None
-    backbone_weights: Literal["int8", "nf4"] | None
+    backbone_weights: BackboneWeights | None
 
     @property
     def caches(self) -> bool:
@@ -98,6 +106,8 @@ def check_options(scenario: Scenario) -> None:
             expected="one device",
             got=f"{scenario.num_devices} devices",
         )
+    if found.backbone_weights is not None:
+        _check_weights(scenario, found.backbone_weights)
     if found.scores and scenario.granularity == "layer":
         raise InputError(
             "what is kept of the first taps is known when the last is there",
@@ -111,6 +121,19 @@ def check_options(scenario: Scenario) -> None:
             where="wire.payload_bytes",
             expected="a codec alone",
         )
+
+
+def _check_weights(scenario: Scenario, weights: BackboneWeights) -> None:
+    """Refuse to quantise what a device holds in integers already."""
+    for index, group in enumerate(scenario.devices):
+        precision = group.profile.precision.value
+        if precision in ("int8", "int4") and precision != weights:
+            raise InputError(
+                "the device's weights are integers already",
+                where="backbone_weights",
+                expected=f"{precision}, or a device profile of a floating-point precision",
+                got=f"{weights} on devices[{index}] at {precision}",
+            )
 
 
 def _check_residuals(scenario: Scenario, found: Options) -> None:

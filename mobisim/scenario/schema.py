@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 from mobisim.errors import nearest
 from mobisim.scenario import catalog
 from mobisim.scenario.method_options import Cache, Codec, Count, Keep, Tuning
-from mobisim.scenario.methods import AttentionKernel, Learns, Prediction, Tokens
+from mobisim.scenario.methods import AttentionKernel, BackboneWeights, Learns, Prediction, Tokens
 from mobisim.scenario.profiles import (
     DeviceProfile,
     FixedDevice,
@@ -282,7 +282,7 @@ class Scenario(Strict):
     wire: Wire
     tuning: Tuning = Tuning()
     cache: Cache = Cache()
-    backbone_weights: Literal["int8", "nf4"] | None = None
+    backbone_weights: BackboneWeights | None = None
     attention: AttentionKernel = "fused"
     training: Training | None = None
     num_batches: Count | None = None
