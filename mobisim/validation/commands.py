@@ -97,7 +97,8 @@ def _suite(out: Path, effort: object, at_most: int | None) -> None:
     write_json(out / "suite.json", rows)
     draw_suite(rows, out / "suite.png")
     console = Console()
-    tables.print_rows(tables.SUITE_COLUMNS, every, console)
+    tables.print_found(every, console)
+    console.print()
     tables.print_rows(tables.ACCURACY_COLUMNS, groups, console)
     click.echo(f"\n{out}: every run, table.md, suite.json, suite.png")
     if not complete:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mobisim.validation.compare import Comparison
 from mobisim.validation.suite import line_of
@@ -39,7 +40,7 @@ def _bars(axes: Any, names: Sequence[str], lines: Sequence[Any]) -> None:
     low, high = places - 0.2, places + 0.2
     spread = [line.spread * line.measured / 2 for line in lines]
     measured = [line.measured for line in lines]
-    axes.bar(low, measured, 0.38, color=REAL, yerr=spread, label="real (median and spread)")
+    axes.bar(low, measured, 0.38, color=REAL, yerr=spread, label="real (and spread)")
     axes.bar(high, [line.simulated for line in lines], 0.38, color=SIMULATED, label="simulated")
     axes.set_xticks(places, names, rotation=35, ha="right")
     axes.legend(frameon=False, fontsize=8)
@@ -50,7 +51,7 @@ def _losses(axes: Any, found: Comparison) -> None:
     for number, one in enumerate(found.real):
         label = None if number else "real"
         axes.plot(one.losses, color=REAL, linewidth=3, alpha=0.5, label=label)
-    axes.plot(found.simulated.losses, color=SIMULATED, linewidth=1, label="simulated")
+    axes.plot(found.simulated[0].losses, color=SIMULATED, linewidth=1, label="simulated")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=8)
@@ -66,10 +67,14 @@ def draw_suite(rows: Sequence[dict[str, Any]], path: Path) -> None:
         label = f"paced by the {NAMES[group]}"
         real = [line["measured"] for line in mine]
         times.scatter(real, [line["simulated"] for line in mine], color=colour, label=label)
-    low, high = times.get_xlim()
     times.set(xscale="log", yscale="log", xlabel="real seconds per step")
     times.set_ylabel("simulated seconds per step")
-    reach = np.array([max(low, 1e-2), high])
+    for axis in (times.xaxis, times.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    steps = [line_of(row, "step time")["measured"] for row in rows]
+    reach = np.array([min(steps) / 1.2, max(steps) * 1.2])
     times.plot(reach, reach, color="grey", linewidth=0.8, zorder=0)
     times.legend(frameon=False, fontsize=8)
     ordered = sorted(rows, key=lambda row: (row["bottleneck"], row["name"]))

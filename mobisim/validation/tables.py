@@ -42,10 +42,9 @@ def _shares(line: Line) -> tuple[str, str]:
     return f"{line.error * 100:+.1f} %", f"{line.spread * 100:.1f} %"
 
 
-SUITE_COLUMNS = (
-    "configuration", "paced by", "Mbit/s", "codec", "batch", "granularity", "run-ahead",
-    "bottleneck", "step, real", "simulated", "error", "spread", "makespan error", "to blame",
-)  # fmt: skip
+SETTINGS = ("Mbit/s", "codec", "batch", "granularity", "run-ahead", "bottleneck")
+FOUND = ("step, real", "simulated", "error", "spread", "makespan", "to blame")
+SUITE_COLUMNS = ("configuration", "paced by", *SETTINGS, *FOUND)
 
 
 def suite_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -89,6 +88,13 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def print_found(rows: Sequence[Sequence[str]], console: Console) -> None:
+    """What a suite found, without the settings: they are too wide for a terminal."""
+    kept = [number for number, name in enumerate(SUITE_COLUMNS) if name not in SETTINGS]
+    columns = [SUITE_COLUMNS[number] for number in kept]
+    print_rows(columns, [[row[number] for number in kept] for row in rows], console)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
