@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from mobisim.span import (
 
 COMPARED = (FORWARD, ENCODE, TRANSFER, LATENCY, DECODE, SIDE_FORWARD, STEP, DOWNLOAD)
 BUSY = ("device-0", "uplink-0", "server/worker-0")
+Quantity = Callable[["Figures"], float]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def _per_batch(spans: SpanColumns, num_steps: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Line:
-    """One quantity: the median of the real runs, the simulated value, and how they compare."""
+    """One quantity of the pair whose error is the median one, and the spread of all real runs.
+
+    A pair is a real run and the one simulated with the profile measured right before it.
+    """
 
     name: str
     measured: float
@@ -95,7 +100,7 @@ class Comparison:
     loss_gap: float | None  # the largest; None where nothing was learned
     bottleneck: str
     real: tuple[Figures, ...]
-    simulated: Figures
+    simulated: tuple[Figures, ...]
 
     def line(self, name: str) -> Line:
         """The quantity of that name."""
@@ -108,29 +113,48 @@ class Comparison:
         return max(kinds, key=lambda line: abs(line.simulated - line.measured)).name
 
 
-def compare(real: Sequence[Figures], simulated: Figures) -> Comparison:
-    """Repeats of a real run, and the simulated one."""
-    names = [name for name in simulated.kinds if all(name in one.kinds for one in real)]
-    lines = [_line(name, [r.kinds[name] for r in real], simulated.kinds[name]) for name in names]
-    lines.append(_line("step time", [r.step_s for r in real], simulated.step_s))
-    lines.append(_line("makespan", [r.makespan_s for r in real], simulated.makespan_s))
-    reached = [r.time_to_target_s for r in (*real, simulated)]
-    known = [seconds for seconds in reached if seconds is not None]
-    if len(known) == len(reached):
-        lines.append(_line("time to target", known[:-1], known[-1]))
-    busy = [_line(name, [r.busy[name] for r in real], simulated.busy[name]) for name in BUSY]
-    gaps = [abs(a - b) for r in real for a, b in zip(r.losses, simulated.losses, strict=True)]
+def compare(real: Sequence[Figures], simulated: Sequence[Figures]) -> Comparison:
+    """Real runs, each with its simulated one."""
+    names = [name for name in simulated[0].kinds if all(name in one.kinds for one in real)]
+    lines = [_line(name, real, simulated, _kind(name)) for name in names]
+    lines.append(_line("step time", real, simulated, lambda one: one.step_s))
+    lines.append(_line("makespan", real, simulated, lambda one: one.makespan_s))
+    if all(one.time_to_target_s is not None for one in (*real, *simulated)):
+        lines.append(
+            _line("time to target", real, simulated, lambda one: one.time_to_target_s or math.nan)
+        )
+    busy = [_line(name, real, simulated, _busy(name)) for name in BUSY]
     return Comparison(
         tuple(lines),
         tuple(busy),
-        loss_gap=None if any(map(math.isnan, gaps)) else max(gaps),
-        bottleneck=real[0].bottleneck,
+        loss_gap=_loss_gap(real, simulated),
+        bottleneck=mode(one.bottleneck for one in real),
         real=tuple(real),
-        simulated=simulated,
+        simulated=tuple(simulated),
     )
 
 
-def _line(name: str, measured: Sequence[float], simulated: float) -> Line:
+def _kind(name: str) -> Quantity:
+    return lambda one: one.kinds[name]
+
+
+def _busy(name: str) -> Quantity:
+    return lambda one: one.busy[name]
+
+
+def _loss_gap(real: Sequence[Figures], simulated: Sequence[Figures]) -> float | None:
+    gaps = [
+        abs(a - b)
+        for one, other in zip(real, simulated, strict=True)
+        for a, b in zip(one.losses, other.losses, strict=True)
+    ]
+    return None if any(map(math.isnan, gaps)) else max(gaps)
+
+
+def _line(name: str, real: Sequence[Figures], simulated: Sequence[Figures], of: Quantity) -> Line:
+    measured = [of(one) for one in real]
     median = float(np.median(measured))
     spread = (max(measured) - min(measured)) / median if median else 0.0
-    return Line(name, median, simulated, spread)
+    pairs = zip(measured, map(of, simulated), strict=True)
+    lines = [Line(name, *pair, spread) for pair in pairs]
+    return sorted(lines, key=lambda line: line.error)[len(lines) // 2]

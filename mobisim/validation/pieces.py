@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,6 @@ from mobisim.validation.wire import Receiving, Sending, Wire
 
 WHOLE = "whole"  # all pieces of a mini-batch together
 BATCHES_PER_SHAPE = 4
-LEAST_ROUNDS = 5
 Piece = tuple[str, int, int]  # what, samples of the mini-batch, tokens of each as sent
 Told = Callable[[str, float], None]
 
@@ -64,25 +63,32 @@ class Timing:
 
     def __init__(self, plan: Plan, run: Callable[[int, Told], None]) -> None:
         self.plan, self._run = plan, run
-        self._order = random.Random(0)  # noqa: S311 - an order, no secret
-        self._batches = plan.some_batches(BATCHES_PER_SHAPE)
+        self._some = plan.some_batches(BATCHES_PER_SHAPE)
+        self._next = self._by_turns()
+
+    def _by_turns(self) -> Iterator[int]:
+        order = random.Random(0)  # noqa: S311 - an order, no secret
+        while True:
+            order.shuffle(self._some)
+            yield from self._some
 
     def take(self, seconds: float) -> dict[Piece, list[float]]:
-        """Time all shapes over and over, in random order, for so long."""
+        """Time all shapes over and over, in random order, for so long; each once at least."""
         found: dict[Piece, list[float]] = {}
-        until, rounds = now() + seconds, 0
-        while now() < until or rounds < LEAST_ROUNDS:
-            self._order.shuffle(self._batches)
-            for batch in self._batches:
-                shape = self.plan.shape(batch)
-                count, length = shape.num_samples, shape.num_tokens // shape.num_samples
-
-                def told(what: str, lasted: float, at: tuple[int, int] = (count, length)) -> None:
-                    found.setdefault((what, *at), []).append(lasted)
-
-                self._run(batch, told)
-            rounds += 1
+        until, done = now() + seconds, 0
+        while now() < until or done < len(self._some):
+            self._time(next(self._next), found)
+            done += 1
         return found
+
+    def _time(self, batch: int, found: dict[Piece, list[float]]) -> None:
+        shape = self.plan.shape(batch)
+        at = shape.num_samples, shape.num_tokens // shape.num_samples
+
+        def told(what: str, lasted: float) -> None:
+            found.setdefault((what, *at), []).append(lasted)
+
+        self._run(batch, told)
 
 
 def device_timing(plan: Plan) -> Timing:
@@ -161,8 +167,11 @@ class Child:
         self.wire: Wire | None = None
 
     def answer(self, what: str, *words: Any) -> str:
-        """Time pieces for some seconds, or open this end of the wire."""
-        return self._time(*words) if what == "time" else self._open(*words)
+        """Time pieces for some seconds; open, close or time this end of the wire."""
+        orders: dict[str, Callable[..., str]] = {
+            "time": self._time, "open": self._open, "close": self._close, "delay": self._delay,
+        }  # fmt: skip
+        return orders[what](*words)
 
     def _time(self, seconds: float) -> str:
         begun, before = now(), self._carried()
@@ -179,6 +188,16 @@ class Child:
             return address
         self.wire = receiving = Receiving(self.plan, keys, at)
         return str(receiving.address)
+
+    def _delay(self, seconds: float) -> str:
+        assert isinstance(self.wire, Sending)
+        return str(self.wire.delay_s(seconds))
+
+    def _close(self) -> str:
+        assert self.wire is not None
+        self.wire.close()
+        self.wire = None
+        return "closed"
 
 
 TIMINGS = {"device": device_timing, "server": server_timing}

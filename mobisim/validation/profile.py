@@ -20,7 +20,7 @@ import torch
 from mobisim.prepare import Options
 from mobisim.profiling.bundle import machine_name
 from mobisim.profiling.statistics import quantile
-from mobisim.scenario.profiles import BUNDLE_VERSION, Contention, Measured
+from mobisim.scenario.profiles import BUNDLE_VERSION, Contention, Link, Measured
 from mobisim.scenario.quantities import Sourced
 from mobisim.scenario.samples import Sample
 from mobisim.scenario.schema import Scenario
@@ -30,8 +30,8 @@ from mobisim.testbed.kernel_link import KernelLinks
 from mobisim.testbed.plan import Plan
 from mobisim.validation.pieces import WHOLE, Found, Piece
 
-ROUND_S, CARRYING_ROUNDS = 2.0, 2
-STARTING_S, DRAINING_S = 0.5, 10.0  # until the link carries; what waits for it at the end
+ROUND_S, SLICES = 2.5, 3  # of each role alone and of both, in so many turns
+STARTING_S, SPARE_S = 0.5, 20.0  # until the link carries; what keeps it busy to the end
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
 Role = Literal["device", "server"]
@@ -45,18 +45,40 @@ class Profiles:
 
     device: Measured
     server: Measured
+    delay_s: float  # from a message's last byte on the link until its device knows of its take-up
 
     def put_into(self, scenario: Scenario) -> Scenario:
         """The scenario on this machine, both roles sharing it."""
         (group,) = scenario.devices
+        update = {"profile": self.device, "link": _delayed(group.link, self.delay_s)}
         return scenario.model_copy(
             update={
-                "devices": (group.model_copy(update={"profile": self.device}),),
+                "devices": (group.model_copy(update=update),),
                 "server": scenario.server.model_copy(
                     update={"profile": self.server, "colocated": True}
                 ),
             }
         )
+
+    def as_numbers(self) -> dict[str, object]:
+        """What was measured, for JSON."""
+        roles: dict[str, object] = {
+            profile.role: {
+                "contention": profile.contention.model_dump() if profile.contention else None,
+                "samples": [sample._asdict() for sample in profile.samples],
+            }
+            for profile in (self.device, self.server)
+        }
+        return {"delay_s": self.delay_s, **roles}
+
+
+def _delayed(link: Link, seconds: float) -> Link:
+    """The link with so much more latency; as it is where that is random, or TCP's own."""
+    latency = link.latency.value
+    if link.tcp is not None or latency.distribution != "constant":
+        return link
+    later = latency.model_copy(update={"mean": latency.mean + seconds})
+    return link.model_copy(update={"latency": link.latency.model_copy(update={"value": later})})
 
 
 class Measurement:
@@ -66,7 +88,7 @@ class Measurement:
     """
 
     def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
-        self._scenario = _longer(scenario, CARRYING_ROUNDS * round_s + DRAINING_S)
+        self._scenario = _longer(scenario, STARTING_S + round_s + SPARE_S)
         self._limit, self._round_s = limit, round_s
         self._stack = contextlib.ExitStack()
 
@@ -79,34 +101,42 @@ class Measurement:
             plan = Plan.of(self._scenario, Options())
             self._links, _ = lay_links(stack, self._limit, plan)
             self._roles = [stack.enter_context(_child(role, path, self._links)) for role in ROLES]
+            self._carry()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def go_on(self) -> None:
-        """Each role by itself, then both at once."""
-        for child in self._roles:
-            child.ask("time", self._round_s)
-            child.keep(child.alone)
-        self._both(self._round_s)
-        for child in self._roles:
-            child.keep(child.beside)
-
-    def finish(self) -> Profiles:
-        """What both cost while the link carries all that it can; then the processes end."""
-        self._connect(Keys.make(self._folder / "keys").folder)
-        for seconds in (STARTING_S, *[self._round_s] * CARRYING_ROUNDS):
-            self._both(seconds)
+    def round(self) -> Profiles:
+        """A profile of all so far: each role by itself and both at once, by turns."""
+        for _ in range(SLICES):
             for child in self._roles:
-                child.carrying.append(Found.of(child.line()).carrying)
-        self._stack.close()
-        return Profiles(*map(_profile, self._roles))
+                child.ask("time", self._round_s / SLICES)
+                child.keep(child.alone)
+            self._both("time", self._round_s / SLICES)
+            for child in self._roles:
+                child.keep(child.beside)
+        device, server = map(_profile, self._roles)
+        return Profiles(device, server, self._delay_s)
 
-    def _both(self, seconds: float) -> None:
+    def _carry(self) -> None:
+        """What it costs, beside both and by itself, that the link carries all that it can."""
+        self._connect(Keys.make(self._folder / "keys").folder)
+        for seconds in (STARTING_S, self._round_s):
+            self._both("time", seconds)
+            for child in self._roles:
+                child.carrying = Found.of(child.line()).carrying
+        device, _ = self._roles
+        device.ask("delay", self._round_s / SLICES)
+        self._delay_s = max(float(device.line()), 0.0)
+        self._both("close")
         for child in self._roles:
-            child.ask("time", seconds)
+            child.line()
+
+    def _both(self, *words: str | float) -> None:
+        for child in self._roles:
+            child.ask(*words)
 
     def _connect(self, keys: Path) -> None:
         (device, server), links = self._roles, self._links
@@ -140,7 +170,7 @@ class Child:
     process: subprocess.Popen[str]
     alone: Pieces = field(default_factory=dict)
     beside: Pieces = field(default_factory=dict)
-    carrying: list[float] = field(default_factory=list)
+    carrying: float = 0.0  # the share of its core
 
     def ask(self, *words: str | float) -> None:
         """Let it do something."""
@@ -232,7 +262,7 @@ def _contention(child: Child) -> Contention:
     ratio, low, high = (s / usual for s in (fmean(beside), *_tenths(beside)))
     return Contention(
         slowdown=Sourced(value=ratio, source="measured"),
-        carrying=Sourced(value=1 / (1 - fmean(child.carrying)), source="measured"),
+        carrying=Sourced(value=1 / (1 - child.carrying), source="measured"),
         p10=min(low, ratio),
         p90=max(high, ratio),
         repeats=len(beside),

@@ -111,15 +111,15 @@ class Suite:
         self.rows: list[dict[str, Any]] = []
 
     def run(self, at_most: int | None = None) -> bool:
-        """Draw, and validate so many, until each range has its share; whether that is reached.
+        """Draw by turns, and validate so many, until each range has its share; whether it has.
 
         Who was to set the pace is a guess; what counts is who did in the real run.
         """
         budget = math.inf if at_most is None else at_most
-        for stratum in STRATA:
-            for one in itertools.islice(draws(stratum), MOST):
+        for turn in itertools.islice(zip(*map(draws, STRATA), strict=True), MOST):
+            for stratum, one in zip(STRATA, turn, strict=True):
                 if self._has_enough(stratum):
-                    break
+                    continue
                 if not self._place(one).exists():
                     if not budget:
                         return False

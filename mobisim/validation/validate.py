@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from mobisim.scenario.schema import Scenario
 from mobisim.testbed.bed import Bed, run_bed
 from mobisim.testbed.plan import as_run_for_real
 from mobisim.validation.compare import Comparison, Figures, compare
-from mobisim.validation.profile import ROUND_S, Measurement, Profiles
+from mobisim.validation.profile import ROUND_S, Measurement
 
-REPEATS, ROUNDS = 3, 3  # of the real run, and of the measurement, which take turns
+REPEATS = 3  # of the real run, each after a round of the measurement
 Notice = Callable[[str], None]
 
 
@@ -37,7 +36,8 @@ def validate(
 ) -> Comparison:
     """Compare a scenario simulated with a profile of this machine to real runs of it.
 
-    The results are left in `folder`: real-1, real-2, … and simulated.
+    Each real run is held against one simulated with the profile measured right before it. The
+    results are left in `folder`: real-1, simulated-1, real-2, …
 
     Raises:
         InputError: no testbed can run it.
@@ -46,38 +46,30 @@ def validate(
     real = as_run_for_real(scenario)
     path = folder / "scenario.yaml"
     path.write_text(json.dumps(real.model_dump(mode="json")), encoding="utf-8")
-    figures = []
+    figures, profiles = [], []
     with Measurement(real, effort.limit, effort.round_s) as measurement:
         for number in range(1, effort.repeats + 1):
             notice(f"profiling this machine, then running for real, {number} of {effort.repeats}")
-            for _ in range(math.ceil(ROUNDS / effort.repeats)):
-                measurement.go_on()
-            if number == effort.repeats:
-                profiles = measurement.finish()
+            profiles.append(measurement.round())
             place = folder / f"real-{number}"
             run_bed(Bed(str(path), (), effort.train, place, effort.limit, plots=effort.plots))
             figures.append(Figures.of(place))
     notice("simulating")
-    return compare(figures, _simulated(profiles, real, folder, effort))
+    write_json(folder / "profiles.json", [one.as_numbers() for one in profiles])
+    places = [folder / f"simulated-{number + 1}" for number in range(effort.repeats)]
+    simulated = [
+        _simulated(one.put_into(real), place, effort)
+        for one, place in zip(profiles, places, strict=True)
+    ]
+    return compare(figures, simulated)
 
 
-def _simulated(profiles: Profiles, real: Scenario, folder: Path, effort: Effort) -> Figures:
-    place = folder / "simulated"
+def _simulated(scenario: Scenario, place: Path, effort: Effort) -> Figures:
     options = Options(
         out=place, train=effort.train, plots=effort.plots, ignore_memory=True,
         allow_extrapolation=True, command="mobisim validate",
     )  # fmt: skip
-    run(profiles.put_into(real), options)
-    write_json(
-        folder / "profile.json",
-        {
-            role: {
-                "contention": profile.contention.model_dump() if profile.contention else None,
-                "samples": [sample._asdict() for sample in profile.samples],
-            }
-            for role, profile in (("device", profiles.device), ("server", profiles.server))
-        },
-    )
+    run(scenario, options)
     return Figures.of(place)
 
 
@@ -89,4 +81,10 @@ def as_numbers(found: Comparison) -> dict[str, object]:
         "loss_gap": found.loss_gap,
         "bottleneck": found.bottleneck,
         "blamed": found.blamed,
+        "real": [_figures(one) for one in found.real],
+        "simulated": [_figures(one) for one in found.simulated],
     }
+
+
+def _figures(one: Figures) -> dict[str, object]:
+    return {name: value for name, value in asdict(one).items() if name != "losses"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from statistics import median
 
 from mobisim.span import ENCODE, FORWARD
 from mobisim.testbed.clock import now
@@ -21,7 +22,7 @@ from mobisim.testbed.plan import Plan
 from mobisim.testbed.radio import Line, Radio
 from mobisim.testbed.record import Record
 
-PATIENCE_S = 600.0
+PATIENCE_S, LOOK_S = 600.0, 0.1
 
 
 class Wire:
@@ -42,6 +43,10 @@ class Wire:
         if not self._thread.is_alive():
             raise RuntimeError("the wire was closed while its cost was measured")
         return time.process_time() - time.thread_time() - self._played_s
+
+    def close(self) -> None:
+        """Carry nothing any more."""
+        raise NotImplementedError
 
     def _play(self) -> None:
         raise NotImplementedError
@@ -64,6 +69,10 @@ class Receiving(Wire):
         self._gate.open()
         self._thread.start()
 
+    def close(self) -> None:
+        """Carry nothing any more; who plays a part sleeps on."""
+        self._gate.close()
+
     def _play(self) -> None:
         self._gate.wait_for_devices()
         zero = now()
@@ -78,25 +87,57 @@ class Receiving(Wire):
 
 
 class Sending(Wire):
-    """The device's end."""
+    """The device's end. It also times how late it learns that a message is taken up."""
 
     def __init__(self, plan: Plan, keys: Keys, address: Address, *, paced: bool) -> None:
         super().__init__()
-        self._plan = plan
-        group = plan.group(0)
+        self._plan, self._pace = plan, plan.uplink_pace(0)
+        self._group = group = plan.group(0)
         pace = plan.uplink_pace(0) if paced else None
         self._radio = Radio(Line(address, keys, 0, plan.digest, pace, group.latency_s, PATIENCE_S))
+        self._carried_at = 0.0  # when the link has carried what was handed over so far
+        self._first_carried_at: dict[int, float] = {}  # of each mini-batch, its first message
+        self._delays: list[float] = []
         self._thread.start()
+
+    def delay_s(self, seconds: float) -> float:
+        """From when the link has carried a message until the device knows that it is taken up.
+
+        The latency left out; the median over so many seconds, with one message at least, in
+        which the calling thread sleeps.
+        """
+        known, until = len(self._delays), now() + seconds
+        while now() < until or len(self._delays) == known:
+            time.sleep(LOOK_S)
+        return median(self._delays[known:])
+
+    def close(self) -> None:
+        """Carry nothing any more; who plays a part sleeps on."""
+        self._radio.close()
 
     def _play(self) -> None:
         self._radio.start()
-        run_ahead = self._plan.group(0).run_ahead
         for batch in range(self._plan.num_batches):
             _, ticket = self._radio.next_batch(batch)
-            self._radio.wait_for_credit(batch, run_ahead)
+            self._await(batch)
             for part in range(self._plan.num_parts):
-                self._radio.hand_over(self._empty(batch, part), ticket)
+                self._hand_over(self._empty(batch, part), ticket)
             self._was_played()
+
+    def _await(self, batch: int) -> None:
+        run_ahead = self._group.run_ahead
+        waits = not self._radio.has_credit(batch, run_ahead)
+        self._radio.wait_for_credit(batch, run_ahead)
+        carried_at = self._first_carried_at.pop(batch - run_ahead, None)
+        if waits and carried_at is not None:
+            knows_at = self._radio.to_server(now()) - self._radio.outbox.zero
+            self._delays.append(knows_at - carried_at - self._group.latency_s)
+
+    def _hand_over(self, message: Message, ticket: int) -> None:
+        begun = max(message.handed_at - self._radio.outbox.zero, self._carried_at)
+        self._carried_at = self._pace.end(begun, message.wire_bytes)
+        self._first_carried_at.setdefault(message.batch, self._carried_at)
+        self._radio.hand_over(message, ticket)
 
     def _empty(self, batch: int, part: int) -> Message:
         plan, at = self._plan, self._radio.to_server(now())
