@@ -16,6 +16,8 @@ from commands import mobisim as command
 from commands import start
 from tiny import opt, save_tokenizer, write_task
 
+from mobisim.testbed.kernel_link import NotPermittedError, ip, kernel_links
+
 SCENARIO = """
 name: tiny
 model: {tiny}/config.json
@@ -110,3 +112,31 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path) -> None:
     assert "interrupted; nothing was published" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not (folder / "real").exists()
+
+
+def test_the_kernel_keeps_nothing(folder: Path) -> None:
+    """Namespaces go with an interrupt, and those of a command that was killed with the next one."""
+    try:
+        with kernel_links([]):
+            before = namespaces()
+    except NotPermittedError:
+        pytest.skip("this machine does not let us limit links")
+    words = ["testbed", "tiny.yaml", "--link", "kernel", "--out", "real", "--no-plots"]
+    killed = start(*words, cwd=folder)
+    wait_for(lambda: children(killed.pid, "device"), killed)
+    killed.kill()
+    killed.communicate(timeout=60)
+    left = namespaces() - before
+    assert left
+    parent = start(*words, cwd=folder)
+    wait_for(lambda: children(parent.pid, "device"), parent)
+    made = namespaces() - before
+    assert made
+    assert not made & left
+    parent.send_signal(signal.SIGINT)
+    parent.communicate(timeout=60)
+    assert not made & namespaces()
+
+
+def namespaces() -> set[str]:
+    return {line.split()[0] for line in ip("netns", "list").splitlines()}
