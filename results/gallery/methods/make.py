@@ -178,8 +178,8 @@ class Study:
         if VARIANTS[variant].rate_of is None:
             tuning = ((TUNING_SEED, rate) for rate in self.task.rates)
             yield from ((variant, *point) for point in tuning if point not in done)
-        seeds = {seed for seed, _ in done}
-        yield from ((variant, s, self.rate(variant)) for s in SEEDS if s not in seeds)
+        points = ((seed, self.rate(variant)) for seed in SEEDS)
+        yield from ((variant, *point) for point in points if point not in done)
 
     def rate(self, variant: str) -> float:
         """The learning rate that was best by validation; of equals the one of the least loss."""
@@ -199,7 +199,8 @@ class Study:
 
     def accuracies(self, variant: str) -> list[float]:
         """In percent, by seed, of the seeds that are done."""
-        found = {int(row["seed"]): row for row in self._of(variant)}
+        rate = self.rate(variant) if self._of(variant) else None
+        found = {int(row["seed"]): row for row in self._of(variant) if float(row["lr"]) == rate}
         return [100 * float(found[seed]["accuracy"]) for seed in SEEDS if seed in found]
 
     def done(self) -> list[str]:
