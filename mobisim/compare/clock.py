@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from statistics import fmean
 
@@ -16,10 +16,10 @@ from mobisim.errors import InputError
 from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.quantities import Rate, Sourced
-from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP
 from mobisim.sweep.work import Setting, prepared_for
+from mobisim.world import World, build
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Clock:
         steps_to_target: Mapping[tuple[str, int], int | None] | None = None,
     ) -> None:
         self.question, self.setting, self.steps = question, setting, steps_to_target
-        self.ticks = cache(self._ticks)
-        self.scenario = cache(lambda method, seed: question.at(method, seed).scenario)
+        self.ticks, self.ready = cache(self._ticks), cache(self.prepared)
 
     @cached_property
     def first_seed(self) -> int:
@@ -63,15 +62,11 @@ class Clock:
         wanted = {seed: count for (name, seed), count in self.steps.items() if name == method}
         return fmean(self._to_target(method, s, count, rate) for s, count in wanted.items())
 
-    def prepared(self, method: str, seed: int, rate: float | None = None) -> Prepared | None:
+    def prepared(self, method: str, seed: int) -> Prepared | None:
         """A run, ready to be timed; None where the method's own row tells why there is none."""
-        scenario = self.scenario(method, seed)
-        if scenario is None:
-            return None
-        if rate is not None:
-            scenario = _at(scenario, rate)
+        scenario = self.question.at(method, seed).scenario
         try:
-            return prepared_for(self.setting, scenario)
+            return prepared_for(self.setting, scenario) if scenario is not None else None
         except InputError:
             return None
 
@@ -82,22 +77,25 @@ class Clock:
         return float(ticks.steps_s[count - 1])
 
     def _ticks(self, method: str, seed: int, rate: float | None) -> Ticks | None:
-        prepared = self.prepared(method, seed, rate)
+        prepared = self.ready(method, seed)
         if prepared is None or not prepared.runs:
             return None
+        world = prepared.world if rate is None else _at(prepared, rate)
         ends, makespan = [np.empty(0)], 0.0
-        for block in simulate(prepared.world):
+        for block in simulate(world):
             columns = block.columns
             ends.append(columns.end[columns.kind == STEP])
             makespan = max(makespan, float(columns.end.max(initial=0.0)))
         return Ticks(np.concatenate(ends), makespan)
 
 
-def _at(scenario: Scenario, rate: float) -> Scenario:
-    """The scenario with every link's uplink at that rate, in bit/s."""
+def _at(prepared: Prepared, rate: float) -> World:
+    """The world of a run with every link's uplink at that rate, in bit/s."""
+    scenario = prepared.scenario
     uplink = {"uplink": Sourced[Rate].model_validate(f"{rate!r} bit/s")}
     groups = (
         group.model_copy(update={"link": group.link.model_copy(update=uplink)})
         for group in scenario.devices
     )
-    return scenario.model_copy(update={"devices": type(scenario.devices)(groups)})
+    changed = scenario.model_copy(update={"devices": type(scenario.devices)(groups)})
+    return build(replace(prepared.system, scenario=changed), prepared.planned.workload)

@@ -67,7 +67,7 @@ def _standing(
 
 
 def _leaves(clock: Clock, row: Row) -> Mapping[str, int] | None:
-    prepared = clock.prepared(row[METHOD], row[SEED])
+    prepared = clock.ready(row[METHOD], row[SEED])
     return ledger(prepared, row["uplink_payload_bytes"]) if prepared is not None else None
 
 
@@ -76,7 +76,7 @@ def _given_away(clock: Clock, row: Row) -> float | None:
     from mobisim.lessons import make_trainer  # noqa: PLC0415 - torch, where something was learned
     from mobisim.training.trainer import Trainer  # noqa: PLC0415
 
-    prepared = clock.prepared(row[METHOD], row[SEED])
+    prepared = clock.ready(row[METHOD], row[SEED])
     if prepared is None or prepared.system.options.learns != "residuals":
         return None
     trainer = make_trainer(prepared.system, prepared.planned)

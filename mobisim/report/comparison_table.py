@@ -41,7 +41,8 @@ def _methods(found: Comparison) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for heading in _headings(found):
-        table.add_column(heading, justify="right", overflow="fold")
+        widest = max(map(len, heading.split()))  # else words are broken in two
+        table.add_column(heading, justify="right", overflow="fold", min_width=widest)
     for standing in found.standings:
         if standing.error is None:
             table.add_row(standing.method, *_cells(found, standing))
