@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from mobisim.scenario.profiles import (
     spread_of,
 )
 from mobisim.scenario.quantities import Duration, Sourced
-from mobisim.scenario.schema import DeviceGroup, Scenario
+from mobisim.scenario.schema import DeviceGroup, Discipline, Scenario
 from mobisim.span import Actors
 from mobisim.streams import Distribution
 
@@ -61,6 +62,12 @@ class Batch:
     cached_s: float = 0.0
     reply_bytes: int = 0
     reply_s: float = 0.0
+
+    @cached_property
+    def work_s(self) -> float:
+        """The stated seconds of a worker, random factors apart."""
+        parts = [seconds for p in self.parts for seconds in (p.decode_s, p.side_forward_s)]
+        return math.fsum([self.cached_s, *parts, self.step_s])
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,7 @@ class World:
     contention: Contention | None = None
     on_device: bool = False
     cells: tuple[CellRates, ...] = ()
+    discipline: Discipline = "first-come"
 
     @cached_property
     def actors(self) -> Actors:
@@ -232,6 +240,7 @@ def build(system: System, workload: Workload) -> World:
         cells=tuple(
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
         ),
+        discipline=scenario.server.discipline,
     )
 
 

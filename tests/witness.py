@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -61,7 +62,7 @@ class Message:
     handed_over: float = math.nan
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A mini-batch at the server; `arrived` of its parts are there."""
 
@@ -74,6 +75,14 @@ class Job:
     factor: float = 1.0
     position: int = 0
     worker: Worker | None = None
+
+    @property
+    def work_s(self) -> float:
+        """What is stated for its worker: the exact sum, rounded once."""
+        stated = [self.numbers.cached_s, self.numbers.step_s]
+        for part in self.numbers.parts:
+            stated += [part.decode_s, part.side_forward_s]
+        return float(sum(map(Fraction, stated)))
 
 
 @dataclass
@@ -142,7 +151,9 @@ class Engine:
         groups = [group for group in world.groups for _ in range(group.count)]
         self.devices = [Device(index, group) for index, group in enumerate(groups)]
         self.workers = [Worker(index) for index in range(world.num_workers)]
-        self.queue: deque[Job] = deque()
+        self.queue: list[Job] = []  # in the order in which they joined
+        self.last_device = NONE
+        self.served = [0.0 for _ in self.devices]
         self.jobs: dict[tuple[int, int], Job] = {}
         self.steps_done = 0
         self.pipes: dict[int, Pipe] = {}
@@ -556,9 +567,28 @@ class Engine:
         if idle is not None:
             self.take_up(idle)
 
+    def next_in_queue(self) -> Job:
+        """What the discipline has a free worker take, of each device's first."""
+        heads: dict[int, Job] = {}
+        for job in self.queue:
+            heads.setdefault(job.device, job)
+        match self.world.discipline:
+            case "first-come":
+                return self.queue[0]
+            case "round-robin":
+                above = [device for device in heads if device > self.last_device]
+                return heads[min(above or heads)]
+            case "shortest-job":
+                return min(heads.values(), key=lambda job: job.work_s)
+            case "fair":
+                return min(heads.values(), key=lambda job: (self.served[job.device], job.device))
+
     def take_up(self, worker: Worker) -> None:
-        """An idle worker takes the head of the queue; one that was kept whole may join then."""
-        job = self.queue.popleft()
+        """An idle worker takes what comes next; one that was kept whole may join then."""
+        job = self.next_in_queue()
+        self.queue.remove(job)
+        self.last_device = job.device
+        self.served[job.device] += job.work_s
         worker.job, job.worker = job, worker
         job.version_read = self.steps_done
         job.factor = self.factor(self.world.step_distribution, f"worker-{worker.index}/step")
@@ -761,6 +791,7 @@ def stated_world(scenario: Scenario) -> World:
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
         ),
         step_distribution=server.step_s.value.distribution,
+        discipline=scenario.server.discipline,
     )
 
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import yaml
@@ -17,7 +17,7 @@ from mobisim.cost.energy import Battery, Power
 from mobisim.cost.system import System
 from mobisim.scenario.load import loads
 from mobisim.scenario.profiles import Outages, Spread
-from mobisim.scenario.schema import Scenario
+from mobisim.scenario.schema import Discipline, Scenario
 from mobisim.scenario.traces import OpportunityTrace, RateTrace, Trace
 from mobisim.sim.engine import BLOCK_ROWS, simulate
 from mobisim.span import NONE, Block, Row, Span, SpanColumns
@@ -37,6 +37,7 @@ from mobisim.world import (
 # Sums of dyadic times are exact, so that these tie often; of tenths some nearly tie.
 DYADIC = (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0)
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7)
+DISCIPLINES: tuple[Discipline, ...] = get_args(Discipline)
 RATE = 8000.0  # bit/s: a thousand bytes a second
 
 
@@ -46,6 +47,7 @@ def stated(
     step_s: Any,
     payload_bytes: int = 1000,
     workers: int = 1,
+    discipline: str = "first-come",
     **more: Any,
 ) -> Scenario:
     """A timing-only scenario of stated times; `more` are further top-level keys."""
@@ -56,7 +58,11 @@ def stated(
         "num_batches": num_batches,
         "deliver": "none",
         "devices": [deepcopy(group) for group in devices],  # shared parts would become aliases
-        "server": {"profile": {"kind": "fixed", "step_s": step_s}, "workers": workers},
+        "server": {
+            "profile": {"kind": "fixed", "step_s": step_s},
+            "workers": workers,
+            "discipline": discipline,
+        },
         **more,
     }
     return loads(yaml.safe_dump(document))
@@ -181,6 +187,7 @@ def random_scenario(choose: Random) -> Scenario:
         deliver="side_network" if delivers else "none",
         horizon=choose.choice([None, None, f"{times.one() * choose.randint(1, 12)!r} s"]),
         **({"model": "opt-125m"} if delivers else {}),
+        discipline=choose.choice(DISCIPLINES),
     )
 
 
@@ -287,6 +294,7 @@ def random_world(choose: Random, *, shared: bool = True) -> World:
         deliver=choose.random() < 0.5,
         horizon_s=choose.choice([None, None, times.one() * choose.randint(1, 20)]),
         step_distribution=_distribution(choose),
+        discipline=choose.choice(DISCIPLINES),
     )
 
 

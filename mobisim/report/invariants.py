@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mobisim.errors import InvariantError
 from mobisim.report.channel_use import CellUse, ChannelUse
 from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
+from mobisim.report.queue_order import QueueOrder
 from mobisim.span import (
     BACKWARD,
     DOWNLOAD,
@@ -42,6 +43,7 @@ RULES = {
     7: "no size and no memory is negative",
     8: "no staleness is negative, and versions follow one another",
     9: "spans and summary agree",
+    10: "the server's queue is left in the order of its discipline, by each device's own in theirs",
 }
 
 _CARRIED = (TRANSFER, DOWNLOAD, REPLY)
@@ -77,6 +79,7 @@ class InvariantFold:
         self.served = Served(world)
         self.channels = ChannelUse(world)
         self.cells = CellUse(world)
+        self.queue_order = QueueOrder(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
 
     def add(self, columns: SpanColumns) -> None:
@@ -91,6 +94,8 @@ class InvariantFold:
         self._links(columns)
         self._versions(columns)
         self._delivery(columns)
+        left = self.queue_order.left(columns)
+        self._require(10, self.queue_order.fine(left), left)
         self._jobs(columns)
 
     def _require(self, number: int, fine: NDArray[np.bool_], columns: SpanColumns) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass
 from typing import Self
@@ -37,19 +38,24 @@ NUM_ROLES = 5
 class BacklogFold:
     """The most messages that ever waited at once: on each device, and at the server.
 
-    A message is on the device from when it is made until its last byte has left. Both queues are
+    A message is on the device from when it is made until its last byte has left. That queue is
     first come first served, so when the spans of a message come by, the departures of all those
-    before it are known.
+    before it are known. So may the server's be; of another discipline's, who joined when is known
+    only in the end, and takes 16 bytes for each mini-batch that waited.
     """
 
     def __init__(self, world: World) -> None:
         self.roles = world.actors.roles.tolist()
         count = world.actors.num_devices
         self.made = [-1.0] * count
-        self.departures: list[deque[float]] = [deque() for _ in range(count)]
-        self.device_peaks = [0] * count
-        self.server_departures: deque[float] = deque()
-        self.server_peak = 0
+        self.lines = [_Line() for _ in range(count)]
+        first_come = world.discipline == "first-come"
+        self.server: _Line | _Crowd = _Line() if first_come else _Crowd()
+
+    @property
+    def server_peak(self) -> int:
+        """The most mini-batches that ever waited at the server."""
+        return self.server.peak
 
     def add(self, rows: list[Row]) -> None:
         """Follow both queues through some more spans."""
@@ -61,22 +67,54 @@ class BacklogFold:
                 if self.roles[row[1]] == UPLINK:
                     self.made[row[4]] = row[2]
                 else:
-                    waiting = _join(self.server_departures, row[2], row[3])
-                    self.server_peak = max(self.server_peak, waiting)
+                    self.server.add(row[2], row[3])
 
     def _sent(self, row: Row) -> None:
         device = row[4]
         made = self.made[device] if self.made[device] >= 0 else row[2]
         self.made[device] = -1.0
-        waiting = _join(self.departures[device], made, row[3])
-        self.device_peaks[device] = max(self.device_peaks[device], waiting)
+        self.lines[device].add(made, row[3])
+
+    @property
+    def device_peaks(self) -> list[int]:
+        """The most messages that ever waited on each device."""
+        return [line.peak for line in self.lines]
 
 
-def _join(departures: deque[float], joins: float, leaves: float) -> int:
-    while departures and departures[0] <= joins:
-        departures.popleft()
-    departures.append(leaves)
-    return len(departures)
+class _Line:
+    """The most that ever waited in a queue that is left in the order in which it is joined."""
+
+    __slots__ = ("departures", "peak")
+
+    def __init__(self) -> None:
+        self.departures: deque[float] = deque()
+        self.peak = 0
+
+    def add(self, joins: float, leaves: float) -> None:
+        """One that waited; in the order of leaving."""
+        departures = self.departures
+        while departures and departures[0] <= joins:
+            departures.popleft()
+        departures.append(leaves)
+        self.peak = max(self.peak, len(departures))
+
+
+class _Crowd:
+    """The most that ever waited in a queue that is left in any order."""
+
+    def __init__(self) -> None:
+        self.joined, self.left = array("d"), array("d")
+
+    def add(self, joins: float, leaves: float) -> None:
+        """One that waited."""
+        self.joined.append(joins)
+        self.left.append(leaves)
+
+    @property
+    def peak(self) -> int:
+        """Of those who left at the instant of a joining, none is counted."""
+        gone = np.searchsorted(np.sort(self.left), np.sort(self.joined), side="right")
+        return int((np.arange(1, len(gone) + 1) - gone).max(initial=0))
 
 
 @dataclass(frozen=True)

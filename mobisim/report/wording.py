@@ -58,12 +58,14 @@ def setup(scenario: Mapping[str, Any]) -> str:
     server = scenario.get("server") or {}
     workers = server.get("workers", 1)
     crew = f"{workers} {TIMES} " if workers > 1 else ""
+    discipline = server.get("discipline", "first-come")
+    order = f", {discipline}" if discipline != "first-come" else ""
     return " · ".join(
         part
         for part in (
             _name(scenario.get("model"), ""),
             fleet,
-            f"server {crew}{_name(server.get('profile'), 'stated times')}",
+            f"server {crew}{_name(server.get('profile'), 'stated times')}{order}",
         )
         if part
     )

@@ -39,6 +39,7 @@ Method = Literal[
     "mobillm", "pae-mobillm", "full", "lora", "bitfit", "adapters", "lst", "server-only",
     "split-lora", "fwdllm",
 ]  # fmt: skip
+Discipline = Literal["first-come", "round-robin", "shortest-job", "fair"]
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
 LOWER_IS_BETTER: tuple[Metric, ...] = ("perplexity", "loss")
 
@@ -243,8 +244,11 @@ class DeviceGroup(Strict):
 
 
 class Server(Strict):
-    """The trainer of the side network; its workers share one first-come queue.
+    """The trainer of the side network; its workers share one queue.
 
+    `discipline` says which of the mini-batches that wait is next, of each device its first: the one
+    that came first, that of the next device in turn, the one with least work, or that of the device
+    that had least of the workers' time so far.
     `colocated`: the one device and the one worker compute on one machine, and slow each other
     down as their profiles measured.
     """
@@ -252,6 +256,7 @@ class Server(Strict):
     profile: Annotated[ServerProfile, Nameable("servers")]
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
     colocated: bool = False
+    discipline: Discipline = "first-come"
 
     @model_validator(mode="after")
     def _stays_cool(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.machine import SERVER_SIDE
 from mobisim.sim.scene import Scene
+from mobisim.sim.waiting import QUEUES
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
 from mobisim.streams import factor_stream
 from mobisim.world import Batch, Group
@@ -56,14 +56,14 @@ class Job:
 
 
 class Server:
-    """One first-come queue of mini-batches for all workers."""
+    """One queue of mini-batches for all workers."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         actors = scene.world.actors
         self.actor = actors.server
         self.devices: Sequence[Client] = ()
-        self.queue: deque[Job] = deque()
+        self.queue = QUEUES[scene.world.discipline]()
         self.workers = [Worker(scene, self, i) for i in range(scene.world.num_workers)]
         self.idle = list(range(scene.world.num_workers))
         heapify(self.idle)
@@ -119,14 +119,15 @@ class Server:
 
     def _enqueue(self, job: Job) -> None:
         if self.idle:
+            self.queue.passes(job)
             self.workers[heappop(self.idle)].take(job)
         else:
-            self.queue.append(job)
+            self.queue.join(job)
 
     def free(self, worker: Worker, now: float) -> None:
-        """A worker is done: it takes the mini-batch that has waited longest."""
+        """A worker is done: it takes the mini-batch that comes next."""
         if self.queue:
-            job = self.queue.popleft()
+            job = self.queue.take()
             if now > job.since:
                 self.scene.rows.append(self._queue_row(job, now, cut=False))
             worker.take(job)

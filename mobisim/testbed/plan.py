@@ -45,6 +45,12 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         raise InputError(
             "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)
         )
+    if scenario.server.discipline != "first-come":
+        raise InputError(
+            "a testbed serves first come, first served",
+            where="server.discipline",
+            got=scenario.server.discipline,
+        )
     if any(group.cell is not None for group in scenario.devices):
         raise InputError("a testbed's links share no cell", where="devices")
     path = backbone_directory(training.backbone) / "config.json"

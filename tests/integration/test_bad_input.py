@@ -111,6 +111,7 @@ VALUES = {
     "a count of zero": ("devices[0].count=0", "expected: a number of at least 1\n  got: 0"),
     "a count of 1e99": ("devices[0].count=1e99", "expected: a whole number\n  got: 1e+99"),
     "a long count": ("devices[0].count=" + "9" * 99, "expected: a number of at most 1000000"),
+    "an unknown discipline": ("server.discipline=fairly", "did you mean 'fair'?"),
     "batches of zero": ("num_batches=0", "expected: a number of at least 1"),
     "an empty payload": ("wire.payload_bytes=0", "expected: at least one byte"),
     "more seconds than there are": ("devices[0].profile.forward_s=1e308", "at most 1e+15"),

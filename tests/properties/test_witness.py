@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from random import Random
@@ -26,6 +25,7 @@ from mobisim.sim.device import Device
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.link import Uplink
 from mobisim.sim.server import Server, Worker
+from mobisim.sim.waiting import FirstCome, Ranked, RoundRobin, ShortestJob
 from mobisim.span import KINDS, Span
 from mobisim.world import World
 
@@ -170,16 +170,22 @@ def latency_occupies_the_link(patch: pytest.MonkeyPatch) -> None:
 def last_come_first_served(patch: pytest.MonkeyPatch) -> None:
     """The server's queue becomes a stack."""
 
-    class Stack(deque[Any]):
-        popleft = deque.pop
+    patch.setattr(FirstCome, "take", lambda self: self.jobs.pop())
 
-    made = Server.__init__
 
-    def with_stack(self: Server, scene: Any) -> None:
-        made(self, scene)
-        self.queue = Stack()
+def turns_from_the_lowest_device(patch: pytest.MonkeyPatch) -> None:
+    """Of those that take turns the lowest device goes first whoever was last."""
+    patch.setattr(RoundRobin, "rank", lambda self, job, joined: (0, job.device.index))
 
-    patch.setattr(Server, "__init__", with_stack)
+
+def the_longest_job_first(patch: pytest.MonkeyPatch) -> None:
+    """Most work first."""
+    patch.setattr(ShortestJob, "rank", lambda self, job, joined: (-job.batch.work_s, joined))
+
+
+def fair_forgets_who_did_not_wait(patch: pytest.MonkeyPatch) -> None:
+    """What found an idle worker does not count."""
+    patch.setattr(Ranked, "passes", lambda self, job: None)
 
 
 def credit_when_the_step_ends(patch: pytest.MonkeyPatch) -> None:
@@ -225,7 +231,7 @@ def highest_worker_first(patch: pytest.MonkeyPatch) -> None:
             self.idle.remove(highest)
             self.workers[highest].take(job)
         else:
-            self.queue.append(job)
+            self.queue.join(job)
 
     patch.setattr(Server, "_enqueue", enqueue)
 
@@ -247,6 +253,9 @@ def messages_overtake(patch: pytest.MonkeyPatch) -> None:
         run_ahead_off_by_one,
         latency_occupies_the_link,
         last_come_first_served,
+        turns_from_the_lowest_device,
+        the_longest_job_first,
+        fair_forgets_who_did_not_wait,
         credit_when_the_step_ends,
         encoding_leaves_the_device_free,
         highest_worker_first,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from poisson import AMPLE, check_mean, exponential
 from scipy import optimize, stats
 from worlds import columns_of, device, random_world, stated, without_horizon, world_of
 
@@ -20,13 +21,6 @@ from mobisim.world import World
 
 NUM_BATCHES = 40_000
 REPLICATIONS = 6
-CONFIDENCE = 0.99
-AMPLE = {"run_ahead": 10**6}
-
-
-def exponential(mean: float) -> dict[str, Any]:
-    """A random duration."""
-    return {"mean": f"{mean!r} s", "distribution": "exponential"}
 
 
 def mean_wait(world: World, kind: int, role: int) -> float:
@@ -34,14 +28,6 @@ def mean_wait(world: World, kind: int, role: int) -> float:
     columns = columns_of(world)
     queued = columns[(columns.kind == QUEUE) & (world.actors.roles[columns.actor] == role)]
     return float((queued.end - queued.start).sum() / (columns.kind == kind).sum())
-
-
-def check_mean(waits: list[float], expected: float) -> None:
-    """The expected mean lies in the confidence interval of the replications, and that is narrow."""
-    mean, error = np.mean(waits), stats.sem(waits)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(waits) - 1) * error
-    assert abs(mean - expected) <= reach, (mean, expected, reach)
-    assert reach < 0.12 * expected
 
 
 def server_waits(arrival: Any, step: Any, workers: int = 1) -> list[float]:

@@ -345,3 +345,28 @@ def test_a_run_that_breaks_an_invariant_publishes_nothing(
     assert "invariant I8 is broken" in ran.err
     assert "kind=step, actor=server/worker-0" in ran.err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("block_rows", [1000, 5], ids=["one block", "small blocks"])
+@pytest.mark.parametrize("discipline", ["first-come", "fair"])
+def test_a_mini_batch_that_jumps_the_queue_is_found(discipline: str, block_rows: int) -> None:
+    """I10: whatever the discipline, a device's own leave the server's queue in their order."""
+    group = device(0.1, transfer_s=0.2, count=2)
+    world = world_of(stated(NUM_BATCHES, group, step_s=1.0, discipline=discipline))
+    spans = spans_of(world)
+    check(world, spans, block_rows)
+    third, fourth = (
+        next(i for i, s in enumerate(spans) if s.actor == world.actors.server and s[4:6] == (0, k))
+        for k in (2, 3)
+    )
+    spans[third] = spans[third]._replace(batch=3, start=spans[fourth].start)
+    spans[fourth] = spans[fourth]._replace(batch=2, start=spans[third].start)
+    assert broken(world, spans, block_rows).number == 10
+
+
+def test_who_came_first_goes_first() -> None:
+    """I10: with first-come nobody goes before another device's that has waited longer."""
+    world = world_of(stated(NUM_BATCHES, device(0.1, transfer_s=0.2, count=2), step_s=1.0))
+    spans = spans_of(world)
+    at = max(i for i, s in enumerate(spans) if s.actor == world.actors.server)
+    assert broken(world, tamper(spans, at, start=spans[at].start - 0.5), 1000).number == 10
