@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Protocol
 
 from mobisim.errors import InputError
+from mobisim.outages import Outlook, outlook
 from mobisim.scenario.profiles import Link, Outages, Tcp, TraceLink
-from mobisim.scenario.quantities import Duration, Sourced
+from mobisim.scenario.quantities import Sourced
 from mobisim.scenario.schema import Cell, DeviceGroup
 from mobisim.scenario.traces import (
     MS_PER_S,
@@ -26,7 +27,7 @@ from mobisim.scenario.traces import (
     Trace,
     mean_rate,
 )
-from mobisim.streams import Factor, factor_stream, uniform
+from mobisim.streams import uniform
 from mobisim.units import BITS_PER_BYTE, human_time
 
 MAX_FUTILE = 10_000  # outages in a row
@@ -239,48 +240,6 @@ class OpportunitySupply:
         return (cycles * self.stamps[-1] + self.stamps[index] - self.offset) / MS_PER_S
 
 
-class Outlook:
-    """The outages of one link, as far as anyone asked."""
-
-    def __init__(self, outages: Iterator[tuple[float, float]]) -> None:
-        self.further = outages
-        self.known: list[tuple[float, float]] = []
-        self.ends: list[float] = []
-
-    def after(self, at: float) -> Iterator[tuple[float, float]]:
-        """The outages that end after an instant, in order."""
-        index = bisect_right(self.ends, at)
-        while index < len(self.known) or self._learn():
-            if self.known[index][1] > at:
-                yield self.known[index]
-            index += 1
-
-    def _learn(self) -> bool:
-        found = next(self.further, None)
-        if found is None:
-            return False
-        self.known.append(found)
-        self.ends.append(found[1])
-        return True
-
-
-def _outages(outages: Outages | None, factor: Factor) -> Iterator[tuple[float, float]]:
-    if outages is None:
-        return
-    yield from outages.windows
-    if outages.up is None or outages.down is None:
-        return
-    now = 0.0
-    while True:
-        down_at = now + _lasts(outages.up.value, factor)
-        now = down_at + _lasts(outages.down.value, factor)
-        yield down_at, now
-
-
-def _lasts(duration: Duration, factor: Factor) -> float:
-    return duration.mean * (factor() if duration.distribution == "exponential" else 1.0)
-
-
 class Course:
     """One direction of one link at work: it carries messages one after the other."""
 
@@ -374,14 +333,12 @@ def course(channel: Channel, seed: int, device: int) -> Course:
     if offset is None:
         offset = uniform(seed, f"link-{device}/offset") * channel.period_s
     table = channel.table
-    factor = factor_stream(seed, f"link-{device}/outages", "exponential")
-    assert factor is not None
     supply: Supply = (
         RateSupply(table, offset)
         if isinstance(table, RateTable)
         else OpportunitySupply(table, offset)
     )
-    return Course(supply, Outlook(_outages(channel.outages, factor)))
+    return Course(supply, outlook(channel.outages, seed, f"link-{device}/outages"))
 
 
 def carrier(channel: Channel, seed: int, device: int) -> Course | WindowedCourse:

@@ -29,7 +29,7 @@ KINDS = (
     "wait",  # an actor has nothing to do because something upstream is not there yet
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody
-    "pause",  # a device rests because its battery is low
+    "pause",  # a device rests: its battery is low, or it is away
     "backward",  # the device goes back through what it trains, once it has a reply it waits for
     "reply",  # the downlink carries what the device waits for after a mini-batch
 )

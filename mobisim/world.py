@@ -21,6 +21,7 @@ from mobisim.scenario.profiles import (
     FixedDevice,
     FixedServer,
     Measured,
+    Outages,
     ServerProfile,
     spread_of,
 )
@@ -120,6 +121,7 @@ class Group:
     downlink: Channel | None = None
     cell: int | None = None  # where the link's rates are the most that it gets of a cell's
     weight: int = 1
+    absences: Outages | None = None
 
     @property
     def largest_message(self) -> int:
@@ -299,6 +301,7 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         downlink=down.channel,
         cell=list(system.scenario.cells).index(group.cell) if group.cell else None,
         weight=group.weight,
+        absences=group.absences,
     )
 
 

@@ -10,14 +10,14 @@ import heapq
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 
 import numpy as np
 from witness_cells import Cell, Flow
-from witness_links import Pipe, stated_channels, stated_rate
+from witness_links import Pipe, stated_channels, stated_rate, windows_of
 
 from mobisim.channel import Channel
 from mobisim.scenario.profiles import FixedDevice, FixedServer
@@ -96,6 +96,9 @@ class Device:
     taken_up: int = 0
     joined: int = 0
     awaits_reply: bool = False
+    has_rested: bool = False
+    away: Iterator[tuple[float, float]] | None = None
+    next_absence: tuple[float, float] | None = None
     doing: Work | None = None
     carrying: Work | None = None
     queued: deque[Message] = field(default_factory=deque)
@@ -223,9 +226,31 @@ class Engine:
         if device.part == 0 and needed >= device.taken_up and not self.world.on_device:
             device.doing = Work("wait", device.index, self.now, device.index, device.batch)
             return
-        if device.part == 0 and self.rests(device):
-            return
-        self.forward_begins(device)
+        if device.part > 0 or not (self.is_away(device) or self.rests(device)):
+            self.forward_begins(device)
+
+    def is_away(self, device: Device) -> bool:
+        """Whether the device is away, and so rests until it is back."""
+        if device.group.absences is None:
+            return False
+        if device.away is None:
+            stream = f"device-{device.index}/absences"
+            device.away = windows_of(device.group.absences, self.world.seed, stream)
+        while device.next_absence is None or device.next_absence[1] <= self.now:
+            device.next_absence = next(device.away, (math.inf, math.inf))
+        start, end = device.next_absence
+        if self.now < start:
+            return False
+        device.doing = Work("pause", device.index, self.now, device.index, device.batch)
+        self.at_device(end, device, lambda: self.is_back(device))
+        return True
+
+    def is_back(self, device: Device) -> None:
+        """There again, unless it leaves at once; a rest that is done need not be done again."""
+        assert device.doing is not None
+        self.write(device.doing)
+        if not self.is_away(device) and (device.has_rested or not self.rests(device)):
+            self.forward_begins(device)
 
     def rests(self, device: Device) -> bool:
         """Look at the battery; whether it asks for rest."""
@@ -261,13 +286,14 @@ class Engine:
         self.write(device.doing)
         battery = device.group.battery
         assert battery is not None
-        if battery.duty is not None or not self.rests(device):
+        device.has_rested = battery.duty is not None
+        if not self.is_away(device) and (device.has_rested or not self.rests(device)):
             self.forward_begins(device)
 
     def forward_begins(self, device: Device) -> None:
         """The next part's forward."""
         if device.part == 0:
-            device.batch_compute = []
+            device.batch_compute, device.has_rested = [], False
             self.draw_factors(device)
         part = device.numbers(device.batch).parts[device.part]
         seconds = part.forward_s * device.forward_factor
@@ -824,6 +850,7 @@ def _stated_group(scenario: Scenario, group: DeviceGroup) -> Group:
         downlink=downlink,
         cell=cell,
         weight=group.weight,
+        absences=group.absences,
     )
 
 

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 import numpy as np
 
 from mobisim.channel import Channel, Windows
-from mobisim.scenario.profiles import ConstantLink, Link, TraceLink
+from mobisim.scenario.profiles import ConstantLink, Link, Outages, TraceLink
 from mobisim.scenario.quantities import Duration, Sourced
 from mobisim.scenario.traces import OpportunityTrace, RateTrace
 
@@ -95,7 +95,7 @@ class Line:
     def carry(self, start: float, num_bits: int) -> float:
         """The end of a message that begins at `start`."""
         level, rest = max(self.supplied(start), self.level), Fraction(num_bits)
-        for down, up in self.outages():
+        for down, up in windows_of(self.channel.outages, self.seed, f"link-{self.device}/outages"):
             if up <= start:
                 continue
             before_it = max(self.supplied(max(down, start)) - level, Fraction(0))
@@ -106,25 +106,26 @@ class Line:
         self.level = level + rest
         return max(start, self.instant_of(self.level))
 
-    def outages(self) -> Iterator[tuple[float, float]]:
-        """All outages from time 0 on."""
-        stated = self.channel.outages
-        if stated is None:
-            return
-        yield from stated.windows
-        if stated.up is None or stated.down is None:
-            return
-        random, now = _generator(self.seed, f"link-{self.device}/outages"), 0.0
-        while True:
-            down = now + self.duration(stated.up.value, random)
-            now = down + self.duration(stated.down.value, random)
-            yield down, now
 
-    def duration(self, stated: Duration, random: np.random.Generator) -> float:
-        """A stated duration, with its factor where it is random."""
-        if stated.distribution == "constant":
-            return stated.mean
-        return stated.mean * float(random.standard_exponential())
+def windows_of(stated: Outages | None, seed: int, stream: str) -> Iterator[tuple[float, float]]:
+    """All windows from time 0 on in which something is down."""
+    if stated is None:
+        return
+    yield from stated.windows
+    if stated.up is None or stated.down is None:
+        return
+    random, now = _generator(seed, stream), 0.0
+    while True:
+        down = now + _duration(stated.up.value, random)
+        now = down + _duration(stated.down.value, random)
+        yield down, now
+
+
+def _duration(stated: Duration, random: np.random.Generator) -> float:
+    """A stated duration, with its factor where it is random."""
+    if stated.distribution == "constant":
+        return stated.mean
+    return stated.mean * float(random.standard_exponential())
 
 
 class Pipe:

@@ -170,6 +170,7 @@ def random_scenario(choose: Random) -> Scenario:
             **place(),
             "run_ahead": choose.choice([1, 1, 2, 3, 5, 100]),
             "count": choose.choice([1, 1, 2, 3]),
+            "absences": random_absences(choose, times),
         }
 
     delivers = choose.random() < 0.3
@@ -227,9 +228,18 @@ def random_link(
     return link
 
 
+def random_absences(choose: Random, times: _Times) -> dict[str, Any] | None:
+    """When devices are away: half of the time never, else stated or by turns."""
+    stated = {"windows": [["0.5 s", "1.5 s"], ["1.5 s", "2 s"], ["4 s", "9 s"]]}
+    return choose.choice([None, None, stated, by_turns(choose, times)])
+
+
 def by_turns(choose: Random, times: _Times) -> dict[str, Any]:
-    """Outages whose lengths keep step with no trace: at least one of them is random."""
-    up = {"mean": f"{times.one()!r} s", "distribution": "exponential"}
+    """Outages whose lengths keep step with no trace: at least one of them is random.
+
+    Not so short that the second engine, which walks through all of them, takes minutes.
+    """
+    up = {"mean": f"{max(times.one(), 0.1)!r} s", "distribution": "exponential"}
     return {
         "up": up,
         "down": {"mean": f"{times.one()!r} s", "distribution": _stated_distribution(choose)},
@@ -323,6 +333,7 @@ def _random_group(choose: Random, times: _Times, num_taps: int) -> Group:
     order = [choose.randrange(shapes) for _ in range(num_batches)]
     download_bytes = choose.choice([1000, 500, 1777])
     rate = choose.choice([RATE, 2 * RATE, 7777.0])
+    absences = random_absences(choose, times)
     return Group(
         count=choose.choice([1, 1, 2]),
         run_ahead=choose.choice([1, 1, 2, 3, 4, 50]),
@@ -341,6 +352,7 @@ def _random_group(choose: Random, times: _Times, num_taps: int) -> Group:
         latency_distribution=_distribution(choose),
         uplink=random_channel(choose, times, rate),
         downlink=random_channel(choose, times, RATE),
+        absences=None if absences is None else Outages.model_validate(absences),
     )
 
 

@@ -203,7 +203,11 @@ def key(rows: Sequence[Row]) -> Key:
     """What there is to see in the rows: kinds of work and of waiting."""
     deepest = _deepest(rows)
     depths = ", ".join(f"{depth:,} at the {role}" for role, depth in deepest.items())
-    words = {"wait": "idle", "pause": "battery low", "queue": f"waiting in line (up to {depths})"}
+    words = {
+        "wait": "idle",
+        "pause": "battery low or away",
+        "queue": f"waiting in line (up to {depths})",
+    }
     kinds = {kind for row in rows for kind in row.by_kind}
     entries = [
         (words.get(kind, kind.replace("_", " ")), KIND_COLOUR[kind], "")

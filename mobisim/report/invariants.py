@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mobisim.errors import InvariantError
 from mobisim.report.channel_use import CellUse, ChannelUse
 from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
+from mobisim.report.presence import Presence
 from mobisim.report.queue_order import QueueOrder
 from mobisim.span import (
     BACKWARD,
@@ -43,7 +44,8 @@ RULES = {
     7: "no size and no memory is negative",
     8: "no staleness is negative, and versions follow one another",
     9: "spans and summary agree",
-    10: "the server's queue is left in the order of its discipline, by each device's own in theirs",
+    10: "the server's queue is left in the order of its discipline, a device's own in theirs",
+    11: "no device begins a mini-batch while it is away",
 }
 
 _CARRIED = (TRANSFER, DOWNLOAD, REPLY)
@@ -79,7 +81,8 @@ class InvariantFold:
         self.served = Served(world)
         self.channels = ChannelUse(world)
         self.cells = CellUse(world)
-        self.queue_order = QueueOrder(world)
+        self.queue_order = QueueOrder(world, real=real)
+        self.presence = Presence(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
 
     def add(self, columns: SpanColumns) -> None:
@@ -173,6 +176,8 @@ class InvariantFold:
             done = jobs[complete]
             self._conservation(done)
             self._causes(done)
+            first = done.columns[done.first]
+            self._require(11, self.presence.fine(first.device, done.begun()), first)
             if not self.world.on_device:
                 self._run_ahead(done)
 

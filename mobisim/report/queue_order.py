@@ -10,11 +10,14 @@ from mobisim.world import World
 
 
 class QueueOrder:
-    """Follows who left the queue, in memory that follows the number of devices."""
+    """Follows who left the queue, in memory that follows the number of devices.
 
-    def __init__(self, world: World) -> None:
+    Of a real run, arrivals at one moment may be told in another order than they were seen in.
+    """
+
+    def __init__(self, world: World, *, real: bool) -> None:
         self.roles = world.actors.roles
-        self.first_come = world.discipline == "first-come"
+        self.first_come = world.discipline == "first-come" and not real
         self.last_joined = 0.0
         self.last_of = np.full(world.actors.num_devices, NONE, np.int64)
 

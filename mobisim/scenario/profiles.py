@@ -270,9 +270,9 @@ Window = tuple[TimeOrZero, TimeOrZero]
 
 
 class Outages(Strict):
-    """When a link carries nothing: windows of time, or by turns up and down, up first.
+    """When a link carries nothing, or a device is away: windows, or by turns up and down, up first.
 
-    Durations may be constant, or exponential with random factors of each link's own.
+    Durations may be constant, or exponential with random factors of each link's or device's own.
     """
 
     windows: tuple[Window, ...] = ()

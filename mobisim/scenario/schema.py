@@ -20,6 +20,7 @@ from mobisim.scenario.profiles import (
     LinkProfile,
     Measured,
     ModelProfile,
+    Outages,
     ServerProfile,
     spread_of,
 )
@@ -203,7 +204,8 @@ class Cell(Strict):
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own.
 
-    Links in a `cell` share its rate by their `weight`, each at no more than its own rate.
+    Links in a `cell` share its rate by their `weight`, each at no more than its own rate. During
+    `absences` a device begins no mini-batch; what it has begun is finished and sent.
     """
 
     profile: Annotated[DeviceProfile, Nameable("devices")]
@@ -213,6 +215,7 @@ class DeviceGroup(Strict):
     battery: BatteryUse | None = None
     cell: Name | None = None
     weight: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 1
+    absences: Outages | None = None
 
     @model_validator(mode="after")
     def _cell_shares_a_constant_rate(self) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mobisim.outages import outlook
 from mobisim.sim.battery import Charge
 from mobisim.sim.heat import Warmth
 from mobisim.sim.kernel import Alarm, Callback
@@ -38,7 +39,11 @@ class Device:
         self.since = 0.0
         self.warmth = Warmth(group.heat) if group.heat is not None else None
         self.charge = _charge(group)
+        self.has_rested = False  # as long as a low battery asks for
         seed = scene.world.seed
+        self.absences = (
+            outlook(group.absences, seed, f"device-{index}/absences") if group.absences else None
+        )
         self.forward_factor = factor_stream(
             seed, f"device-{index}/forward", group.forward_distribution
         )
@@ -88,24 +93,29 @@ class Device:
             self._begin()
 
     def _begin(self) -> None:
-        """Begin the mini-batch, unless the battery asks for rest first."""
+        """Begin the mini-batch, unless the device is away or its battery asks for rest first."""
+        until = self._rest_until()
+        if until > self.since:
+            self.doing = PAUSE
+            Alarm(self.scene.env, until, self.rank, self._rested)
+            return
+        self.has_rested = False
         if self.charge is not None:
-            until = self.charge.rest_until(self.since)
-            if until > self.since:
-                self.doing = PAUSE
-                Alarm(self.scene.env, until, self.rank, self._rested)
-                return
             self.charge.begins()
         self._forward()
 
+    def _rest_until(self) -> float:
+        """Until when the device is away, or else rests for its battery."""
+        back = self.absences.over(self.since) if self.absences is not None else self.since
+        if back > self.since or self.charge is None or self.has_rested:
+            return back
+        until = self.charge.rest_until(self.since)
+        self.has_rested = until > self.since and not self.charge.looks_again
+        return until
+
     def _rested(self, _: Any) -> None:
         self._write()
-        assert self.charge is not None
-        if self.charge.looks_again:
-            self._begin()
-        else:
-            self.charge.begins()
-            self._forward()
+        self._begin()
 
     def _forward(self) -> None:
         self.doing = FORWARD

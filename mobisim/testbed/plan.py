@@ -53,6 +53,8 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         )
     if any(group.cell is not None for group in scenario.devices):
         raise InputError("a testbed's links share no cell", where="devices")
+    if any(group.absences is not None for group in scenario.devices):
+        raise InputError("a testbed's devices do not leave", where="devices")
     path = backbone_directory(training.backbone) / "config.json"
     config = json.loads(read_text(path, "configuration"))
     taps = trained_taps(System(scenario), architecture(config).num_layers)

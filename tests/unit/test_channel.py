@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from witness_links import Line
+from witness_links import windows_of
 
 from mobisim.channel import Channel, Course, Windows, carrier, course, directions
 from mobisim.scenario.profiles import Outages
@@ -149,7 +149,7 @@ def test_bytes_are_conserved_under_outages(seed: int) -> None:
         bits = choose.randint(1, 10_000)
         at, carried = link.end(at, bits), carried + bits
     down = 0.0
-    for low, high in Line(channel, seed, 3).outages():
+    for low, high in windows_of(outages, seed, "link-3/outages"):
         if low > at:
             break
         down += min(high, at) - low

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sim", "training", "report"),
     ("world",),
     ("channel",),
+    ("outages",),
     ("cost",),
     ("scenario",),
     ("units", "streams"),

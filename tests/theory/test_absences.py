@@ -1,0 +1,72 @@
+"""Devices that leave and come back: what they still get done, and that nobody waits for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from worlds import columns_of, device, spans_of, stated, world_of
+
+from mobisim.report.invariants import InvariantFold
+from mobisim.sim.engine import simulate
+from mobisim.span import FORWARD, STEP, Span
+from mobisim.world import World
+
+TAKES_TURNS = {"absences": {"up": "4 s", "down": "10 s"}}
+AT_RANDOM = {
+    "absences": {
+        "up": {"mean": "5 s", "distribution": "exponential"},
+        "down": {"mean": "3 s", "distribution": "exponential"},
+    }
+}
+LAYERS = {"granularity": "layer", "side_network": {"bottleneck": 8, "taps": [1, 2, 3]}}
+
+
+@pytest.mark.parametrize(("forward_s", "per_turn"), [(0.5, 8), (1.5, 3), (4.0, 1)])
+def test_a_device_works_while_it_is_there(forward_s: float, per_turn: int) -> None:
+    """There for 4 s of every 14, it begins ⌈4 ÷ f⌉ mini-batches and finishes the last one."""
+    group = device(forward_s, transfer_s=0.001) | TAKES_TURNS
+    spans = spans_of(world_of(stated(17, group, step_s=0.001)))
+    begun = [span.start for span in spans if span.kind == FORWARD]
+    expected = [k // per_turn * 14.0 + k % per_turn * forward_s for k in range(17)]
+    assert begun == expected
+
+
+def churning(absences: dict[str, Any], **more: Any) -> World:
+    """Twenty devices, of which 30 % have these absences, and a worker for whatever comes."""
+    there, leaving = (
+        device(0.5, transfer_s=0.3, latency="20 ms", run_ahead=4, count=count) for count in (14, 6)
+    )
+    return world_of(stated(25, there, leaving | absences, step_s=0.4, **{"workers": 60, **more}))
+
+
+@pytest.mark.parametrize("layers", [{}, LAYERS], ids=["batch", "layer"])
+@pytest.mark.parametrize("workers", [1, 60])
+def test_every_mini_batch_is_ingested_once(workers: int, layers: dict[str, Any]) -> None:
+    """With 30 % of the devices leaving and returning at random, nothing is lost or done twice."""
+    world = churning(AT_RANDOM, workers=workers, **layers)
+    fold = InvariantFold(world)
+    for block in simulate(world):
+        fold.add(block.columns)
+    fold.finish()
+    columns = columns_of(world)
+    steps = columns[columns.kind == STEP]
+    assert sorted(zip(steps.device.tolist(), steps.batch.tolist(), strict=True)) == [
+        (device, batch) for device in range(20) for batch in range(25)
+    ]
+
+
+def of_those_who_stay(world: World) -> list[Span]:
+    """The spans of the devices that are always there, but for versions and workers."""
+    return [
+        span._replace(actor=0, version_read=0, version_written=0)
+        for span in spans_of(world)
+        if span.device < 14
+    ]
+
+
+@pytest.mark.parametrize("layers", [{}, LAYERS], ids=["batch", "layer"])
+def test_nobody_waits_for_those_who_are_away(layers: dict[str, Any]) -> None:
+    """With workers enough, those who stay fare as if nobody ever left."""
+    left, stayed = (of_those_who_stay(churning(away, **layers)) for away in (AT_RANDOM, {}))
+    assert sorted(left) == sorted(stayed)
