@@ -30,6 +30,7 @@ from mobisim.span import (
     KINDS,
     LATENCY,
     NONE,
+    PAUSE,
     QUEUE,
     STEP,
     TRANSFER,
@@ -87,6 +88,7 @@ class Walk:
             return None
         of: dict[int, Callable[[Span], Span]] = {
             FORWARD: self._of_forward,
+            PAUSE: self._of_forward,
             ENCODE: lambda s: self.found[FORWARD, s.device, s.batch, s.tap],
             TRANSFER: self._of_transfer,
             LATENCY: self._of_latency,
@@ -184,7 +186,7 @@ def test_the_walk_names_every_kind_of_work() -> None:
     for seed in range(60):
         world = without_horizon(random_world(Random(seed)))
         kinds |= {KINDS[span.kind] for span in Walk(world, spans_of(world)).chain()}
-    assert kinds == set(KINDS) - {"wait", "queue", "pause", "backward", "reply"}
+    assert kinds == set(KINDS) - {"wait", "queue", "backward", "reply"}
 
 
 @pytest.mark.parametrize("sort", [two_way, with_cache, of_data])
