@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mobisim.cost.method_flop import method_flop
+from mobisim.cost.method_flop import method_flop, replay_flop
 from mobisim.cost.work import BatchShape
 from mobisim.fit import by_group
 from mobisim.learning import Learning
@@ -27,7 +27,7 @@ def ended_by(prepared: Prepared, learning: Learning | None, totals: Totals | Non
         return "memory"
     if learning is not None and learning.stopped:
         return "target"
-    unfinished = totals.num_cut or totals.num_steps < prepared.world.total_batches
+    unfinished = totals.num_cut or totals.num_steps < prepared.world.total_steps
     return "horizon" if unfinished else "finished"
 
 
@@ -46,7 +46,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "digest": prepared.digest,
         "seed": scenario.seed,
         "method": scenario.method,
-        "model": scenario.model.name if scenario.model else None,
+        "model": _models(scenario),
         "granularity": scenario.granularity,
         "ended_by": ended_by(prepared, learning, totals),
         "num_batches": world.total_batches,
@@ -60,20 +60,32 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
     return Summary(**fields, warnings=_warnings(scenario, fields, learning))
 
 
+def _models(scenario: Scenario) -> str | None:
+    """The names of all devices' models."""
+    if scenario.model is None:
+        return None
+    names = ((group.model or scenario.model).name for group in scenario.devices)
+    return ", ".join(dict.fromkeys(names))
+
+
 def _work_fields(prepared: Prepared, totals: Totals) -> dict[str, object]:
     """The summary's fields on FLOPs, and on samples that the server had kept."""
-    system, shapes = prepared.system, prepared.planned.workload.shapes
-    steps = totals.stepped.reshape(-1, len(shapes)).sum(axis=0)
-    flops = [flop for shape in shapes if (flop := method_flop(system, shape)) is not None]
-    device, server = (
-        (steps @ np.array(flops)).tolist() if len(flops) == len(shapes) else (None, None)
-    )
-    kept, samples = np.array([_kept_of(shape) for shape in shapes]).T
+    system, workload = prepared.system, prepared.planned.workload
+    shapes, views = workload.shapes, system.views
+    mixtures = workload.replay.mixtures if workload.replay is not None else ()
+    mixed = [[(views[group], shape) for group, shape in mixture] for mixture in mixtures]
+    flops = [method_flop(view, shape) for view in views for shape in shapes]
+    flops += map(replay_flop, mixed)
+    known = [flop for flop in flops if flop is not None]
+    device, server = (totals.stepped @ np.array(known)).tolist() if known == flops else (None, None)
+    drawn = [sum(shape.num_samples for _, shape in parts) for parts in mixed]
+    of_sort = [_kept_of(shape) for shape in shapes] * len(views) + [(n, n) for n in drawn]
+    kept, samples = totals.stepped @ np.array(of_sort)
     counts = system.options.caches and totals.num_steps > 0
     return {
         "device_flop": device,
         "server_flop": server,
-        "cache_hit_rate": float(steps @ kept / (steps @ samples)) if counts else None,
+        "cache_hit_rate": float(kept / samples) if counts else None,
     }
 
 

@@ -42,12 +42,12 @@ class Fit:
     @cached_property
     def system(self) -> System:
         """The sizes of the scenario."""
-        return System(self.scenario)
+        return System(self.scenario).on(self.group)
 
     @cached_property
     def systems(self) -> dict[str, System]:
         """The same by each method."""
-        return {name: System(self._by(name)) for name in METHODS}
+        return {name: System(self._by(name)).on(self.group) for name in METHODS}
 
     def _by(self, name: str) -> Scenario:
         checkpointing = self.checkpointing or self.scenario.tuning.checkpointing

@@ -51,6 +51,7 @@ def _profiles(scenario: Scenario) -> dict[str, dict[str, str]]:
     for index, group in enumerate(scenario.devices):
         used[f"devices[{index}].profile"] = group.profile
         used[f"devices[{index}].link"] = group.link
+        used[f"devices[{index}].model"] = group.model
     used["model"] = scenario.model
     return {
         path: {"name": getattr(profile, "name", "inline"), "digest": _digest(profile)}

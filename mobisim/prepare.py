@@ -133,6 +133,12 @@ def _check_learning(scenario: Scenario) -> None:
             got=f"{scenario.num_devices} devices",
             hint="use one device, or ask for the timing alone with --no-train",
         )
+    if scenario.federation.replay is not None or scenario.federation.alignment.width is not None:
+        raise InputError(
+            "learning by replay or through projections is not built yet",
+            where="federation",
+            hint="leave replay and alignment.width out, or ask for the timing with --no-train",
+        )
     if scenario.wire.codec is None:
         raise InputError("learning needs a codec", where="wire", hint="state wire.codec")
 
@@ -146,9 +152,10 @@ def _extrapolated(system: System, planned: Planned) -> list[str]:
     shapes = [shape for shape in planned.workload.shapes if shape is not None]
     if not shapes:
         return []
-    if system.backbone is not None:
-        longest = max(shape.max_length for shape in shapes)
-        check_positions(system.scenario, system.backbone, longest)
+    longest = max(shape.max_length for shape in shapes)
+    for view in system.views:
+        if view.backbone is not None:
+            check_positions(system.scenario, view.backbone, longest)
     computed = [shape.fresh.num_tokens for shape in shapes if shape.fresh is not None]
     received = [shape.sent.num_tokens for shape in shapes]
     scenario = system.scenario
@@ -185,11 +192,13 @@ def _check_magnitudes(world: World) -> None:
     """
     seconds, size = 0.0, 0
     for group in world.groups:
-        batches = group.count * group.num_batches
+        batches = int(group.batches_of.sum())
         seconds += batches * (2 * group.latency_s + max(map(_seconds, group.batches)))
         seconds += group.count * (group.download_s + group.latency_s)
         replies = max(batch.reply_bytes for batch in group.batches)
         size += batches * (group.largest_payload + replies) + group.count * group.download_bytes
+    if world.replay is not None:
+        seconds += world.replayed * max(map(_seconds, world.replay.batches))
     for unit, total, most in (("seconds", seconds, MAX_SECONDS), ("bytes", size, MAX_BYTES)):
         if total > most:
             raise InputError(

@@ -149,13 +149,10 @@ def _stream(
             metrics.add(block)
             invariants.add(columns)
             spans.add(columns, meter.joules(columns))
-            stepped = columns.batch[(columns.kind == STEP) & ~columns.cut]
-            samples = planned.num_samples[stepped] if planned.samples else None
-            steps.add(columns, samples, *learned)
+            done = columns[(columns.kind == STEP) & ~columns.cut]
+            steps.add(columns, planned.samples_of(done.device, done.batch), *learned)
             if learning is None:
-                prepared.options.progress(
-                    "simulating", metrics.counts["steps"], world.total_batches
-                )
+                prepared.options.progress("simulating", metrics.counts["steps"], world.total_steps)
     totals = metrics.totals()
     if ended_by(prepared, learning, totals) == "finished":
         invariants.finish()
@@ -165,7 +162,7 @@ def _stream(
 @contextmanager
 def _writers(prepared: Prepared, aside: Path) -> Iterator[tuple[SpanWriter, StepWriter]]:
     training = prepared.scenario.training
-    per_epoch = prepared.planned.workload.num_batches // training.epochs if training else None
+    per_epoch = prepared.world.batches_of // training.epochs if training else None
     with (
         SpanWriter(aside / results.SPANS_FILE, prepared.world.actors.names) as spans,
         StepWriter(aside / results.STEPS_FILE, per_epoch) as steps,

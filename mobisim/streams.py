@@ -45,10 +45,10 @@ def factor_stream(seed: int, name: str, distribution: Distribution) -> Factor | 
     """
     if distribution == "constant":
         return None
-    generator = _generator(seed, name)
+    draws = generator(seed, name)
     if distribution == "exponential":
-        return _exponential(generator).__next__
-    return _spread(generator, distribution).__next__
+        return _exponential(draws).__next__
+    return _spread(draws, distribution).__next__
 
 
 def _exponential(generator: np.random.Generator) -> Iterator[float]:
@@ -73,13 +73,14 @@ def _spread(generator: np.random.Generator, spread: Percentiles) -> Iterator[flo
 
 def uniform(seed: int, name: str) -> float:
     """The first uniform of a stream, at least zero and below one."""
-    return float(_generator(seed, name).random())
+    return float(generator(seed, name).random())
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The order of an epoch's samples, where there are none but their number."""
-    return _generator(seed, f"samples/{epoch}").permutation(count)
+    return generator(seed, f"samples/{epoch}").permutation(count)
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
+def generator(seed: int, name: str) -> np.random.Generator:
+    """The stream of that name."""
     return np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))

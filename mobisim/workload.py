@@ -17,10 +17,15 @@ from mobisim.cost.architecture import Architecture, architecture
 from mobisim.cost.cache import Hits, Visits, serve
 from mobisim.cost.sending import Reads, sending_of
 from mobisim.cost.system import System
+from mobisim.cost.traffic import kept_bytes
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
+from mobisim.partition import Dealt, owners, sizes_of
+from mobisim.replay import KeptSamples, replay_work
 from mobisim.scenario.document import read_text
+from mobisim.scenario.federation import Partition
 from mobisim.scenario.schema import Metric, Scenario, Training
+from mobisim.span import NONE
 from mobisim.streams import permutation
 from mobisim.training.tokens import backbone_directory
 from mobisim.world import Workload
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from mobisim.training.data import TaskData
 
 EVALUATIONS_PER_EPOCH = 10
+Starts = NDArray[np.int64] | None
 MAX_MINI_BATCHES, MAX_SAMPLE_VISITS = 1_000_000, 100_000_000
 
 
@@ -39,13 +45,30 @@ class Drawn:
     data: TaskData
     samples: tuple[NDArray[np.int64], ...]
 
+    def dealt(self, scenario: Scenario) -> tuple[tuple[NDArray[np.int64], ...], Starts]:
+        """The samples of each device's mini-batches, and where those of each begin, if apart."""
+        partition, training = scenario.federation.partition, scenario.training
+        if partition is None:
+            return self.samples, None
+        # Reading data costs start-up time that timing-only scenarios must not pay.
+        from mobisim.training.data import epoch_orders  # noqa: PLC0415
+
+        assert training is not None
+        num_devices, labels = scenario.num_devices, self.data.train.labels
+        owner = owners(partition, labels, num_devices, scenario.seed)
+        sizes = np.bincount(owner, minlength=num_devices)
+        dealt = Dealt(sizes, training.batch_size, training.epochs)
+        orders = epoch_orders(len(labels), training.epochs, scenario.seed)
+        return tuple(dealt.samples(owner, orders)), dealt.starts
+
 
 @dataclass(frozen=True)
 class Planned:
     """A workload and the data that it comes from, if any.
 
     `hits` says of each mini-batch's samples which the server has kept; it is empty where it keeps
-    none, or all.
+    none, or all. `replayed` are the mini-batches that it draws from what it has kept, numbered in
+    the order of the devices' mini-batches.
     """
 
     workload: Workload
@@ -53,11 +76,23 @@ class Planned:
     samples: tuple[NDArray[np.int64], ...] = ()
     padding_fraction: float | None = None
     hits: tuple[Hits, ...] = ()
+    replayed: tuple[NDArray[np.int64], ...] = ()
 
-    @property
+    @cached_property
     def num_samples(self) -> NDArray[np.int64]:
         """Samples of each mini-batch."""
         return np.array([len(batch) for batch in self.samples], dtype=np.int64)
+
+    def samples_of(
+        self, device: NDArray[np.int32], batch: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Samples of some mini-batches, of those replayed where no device is named."""
+        if not self.samples:
+            return None
+        found, drawn = np.empty(len(batch), np.int64), device == NONE
+        found[~drawn] = self.num_samples[self.workload.at(device[~drawn], batch[~drawn])]
+        found[drawn] = [len(self.replayed[number]) for number in batch[drawn].tolist()]
+        return found
 
     @property
     def at_the_end(self) -> Planned:
@@ -88,9 +123,15 @@ def plan(scenario: Scenario, drawn: Drawn | None = None) -> Planned:
         return _plan_stated(scenario)
     drawn = drawn or draw(training, scenario.seed)
     system = System(scenario, drawn.data.num_classes)
-    lengths = [drawn.data.train.lengths[batch].tolist() for batch in drawn.samples]
-    visits = Visits(drawn.samples, lengths, training.padding, training.sequence_length)
-    return replace(_plan(system, visits), data=drawn.data, samples=drawn.samples)
+    samples, starts = drawn.dealt(scenario)
+    of_all = drawn.data.train.lengths
+    lengths = [of_all[batch].tolist() for batch in samples]
+    visits = Visits(samples, lengths, training.padding, training.sequence_length, starts)
+    planned = replace(_plan(system, visits), data=drawn.data, samples=samples)
+    if scenario.federation.replay is None:
+        return planned
+    sending = sending_of(system, _reads(system))
+    return _with_replay(planned, system, KeptSamples.of(visits, sending, scenario.num_devices))
 
 
 def _plan(system: System, visits: Visits) -> Planned:
@@ -99,19 +140,24 @@ def _plan(system: System, visits: Visits) -> Planned:
     computed = sum(shape.num_tokens for shape in shapes)
     padding = 1 - sum(map(sum, visits.lengths)) / computed if sending.pads else 0.0
     if not system.options.caches:
-        return Planned(_distinct(shapes), padding_fraction=padding)
+        return Planned(_distinct(shapes, visits.starts), padding_fraction=padding)
     served = serve(system, sending, visits, shapes)
-    workload = replace(_distinct(served.shapes), kept_bytes=served.peak)
+    workload = replace(_distinct(served.shapes, visits.starts), kept_bytes=served.peak)
     hits = () if system.options.cache_bytes is None else served.hits
     return Planned(workload, padding_fraction=padding, hits=hits)
 
 
-def _distinct(shapes: Sequence[BatchShape]) -> Workload:
+def _distinct(shapes: Sequence[BatchShape], starts: Starts = None) -> Workload:
     """Each shape once, and the order in which they come."""
     distinct = tuple(dict.fromkeys(shapes))
     index = {shape: i for i, shape in enumerate(distinct)}
     order = np.array([index[shape] for shape in shapes], dtype=np.int32)
-    return Workload(len(shapes), distinct, order)
+    return _workload(distinct, order, starts)
+
+
+def _workload(shapes: tuple[BatchShape, ...], order: NDArray[np.int32], starts: Starts) -> Workload:
+    most = len(order) if starts is None else int(np.diff(starts).max())
+    return Workload(most, shapes, order, starts=starts)
 
 
 def _plan_stated(scenario: Scenario) -> Planned:
@@ -121,6 +167,8 @@ def _plan_stated(scenario: Scenario) -> Planned:
     if size is None or scenario.sequence_length is None:
         return Planned(Workload(total, (None,)))
     system = System(scenario)
+    if scenario.federation.partition is not None:
+        return _plan_dealt(system, scenario.federation.partition, size, scenario.sequence_length)
     if system.options.caches and epochs > 1:
         _check_visits(total, size)
         orders = (
@@ -130,7 +178,55 @@ def _plan_stated(scenario: Scenario) -> Planned:
         lengths = [[scenario.sequence_length] * size] * total
         return replace(_plan(system, Visits(samples, lengths)), padding_fraction=None)
     shape = uniform_shape(system, size, scenario.sequence_length)
-    return Planned(Workload(total, (shape,)))
+    return _passed_once(Planned(Workload(total, (shape,))), system, np.full(1, total * size))
+
+
+def _plan_dealt(system: System, partition: Partition, size: int, length: int) -> Planned:
+    """Mini-batches of devices with so many samples of one length each, `num_batches` on average."""
+    scenario = system.scenario
+    epochs, num_devices = scenario.epochs, scenario.num_devices
+    assert scenario.num_batches is not None
+    total = num_devices * size * scenario.num_batches // epochs
+    dealt = Dealt(sizes_of(partition, total, num_devices, scenario.seed), size, epochs)
+    counts, order = np.unique(dealt.counts, return_inverse=True)
+    shapes = tuple(uniform_shape(system, count, length) for count in counts.tolist())
+    planned = Planned(_workload(shapes, order.astype(np.int32), dealt.starts))
+    return _passed_once(planned, system, dealt.sizes)
+
+
+def _passed_once(planned: Planned, system: System, sizes: NDArray[np.int64]) -> Planned:
+    """With what the server keeps of devices with so many stated samples each, and draws of it."""
+    if not system.options.method.single_pass:
+        return planned
+    first = planned.workload.shapes[0]
+    assert first is not None
+    tokens, labels = first.tokens_sent // first.num_samples, first.num_labels // first.num_samples
+    of_device = np.broadcast_to(sizes, system.scenario.num_devices)
+    kept = 0
+    if system.options.cache_bytes != 0:
+        of_groups = zip(system.views, system.scenario.ranges, strict=True)
+        kept = sum(
+            int(of_device[devices.start : devices.stop].sum()) * kept_bytes(view, tokens, labels)
+            for view, devices in of_groups
+        )
+    bound = system.options.cache_bytes
+    workload = replace(planned.workload, kept_bytes=kept if bound is None else min(kept, bound))
+    owner = np.repeat(np.arange(len(of_device)), of_device)
+    samples = KeptSamples(owner, np.full(len(owner), tokens))
+    return _with_replay(replace(planned, workload=workload), system, samples)
+
+
+def _with_replay(planned: Planned, system: System, kept: KeptSamples) -> Planned:
+    """With the mini-batches that the server draws from what it has kept, if it does."""
+    replay, scenario = system.scenario.federation.replay, system.scenario
+    size = (scenario.training or scenario).batch_size
+    if replay is None or size is None:
+        return planned
+    _check_visits(replay.steps, size, "federation.replay.steps")
+    drawn = kept.drawn(size, replay.steps, scenario.seed)
+    work = replay_work(system, kept, drawn)
+    workload = replace(planned.workload, replay=work)
+    return replace(planned, workload=workload, replayed=tuple(drawn))
 
 
 def uniform_shape(system: System, num_samples: int, length: int) -> BatchShape:
@@ -183,7 +279,7 @@ def draw(training: Training, seed: int) -> Drawn:
     return Drawn(data, tuple(samples))
 
 
-def _check_visits(num_batches: int, batch_size: int) -> None:
+def _check_visits(num_batches: int, batch_size: int, where: str = "num_batches") -> None:
     """Refuse a list of mini-batches that would not fit in memory.
 
     Raises:
@@ -193,7 +289,7 @@ def _check_visits(num_batches: int, batch_size: int) -> None:
     if num_batches > most:
         raise InputError(
             "longer than any order of samples that mobisim plans",
-            where="num_batches",
+            where=where,
             expected=f"at most {most} where the server keeps some",
             got=str(num_batches),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.channel import Channel, directions
-from mobisim.cost.compute import BatchCost
+from mobisim.cost.compute import BatchCost, replay_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.method_cost import method_cost
 from mobisim.cost.system import System
@@ -27,7 +27,7 @@ from mobisim.scenario.profiles import (
 )
 from mobisim.scenario.quantities import Duration, Sourced
 from mobisim.scenario.schema import DeviceGroup, Discipline, Scenario
-from mobisim.span import Actors
+from mobisim.span import NONE, Actors
 from mobisim.streams import Distribution
 
 
@@ -96,7 +96,9 @@ class Contention:
 class Group:
     """What the devices of a group share.
 
-    Mini-batch k is `batches[order[k]]`, or `batches[0]` for all k where there is no order.
+    Mini-batch k of each device is `batches[order[k]]`, or `batches[0]` for all k where there is
+    no order. Where devices differ, `order` has one after the other, those of the i-th of the group
+    from `starts[i]` to `starts[i + 1]`; `num_batches` is then the most that any has.
     """
 
     count: int
@@ -122,6 +124,26 @@ class Group:
     cell: int | None = None  # where the link's rates are the most that it gets of a cell's
     weight: int = 1
     absences: Outages | None = None
+    starts: NDArray[np.int64] | None = None
+
+    @property
+    def batches_of(self) -> NDArray[np.int64]:
+        """How many mini-batches each device has."""
+        if self.starts is None:
+            return np.full(self.count, self.num_batches, np.int64)
+        return np.diff(self.starts)
+
+    @property
+    def firsts(self) -> NDArray[np.int64]:
+        """Where in the order each device's mini-batches begin."""
+        return np.zeros(self.count, np.int64) if self.starts is None else self.starts[:-1]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many of all devices' mini-batches are each of the distinct ones."""
+        order = np.zeros(self.num_batches, np.int32) if self.order is None else self.order
+        each = self.count if self.starts is None else 1
+        return np.bincount(order, minlength=len(self.batches)) * each
 
     @property
     def largest_message(self) -> int:
@@ -133,6 +155,17 @@ class Group:
     def largest_payload(self) -> int:
         """Bytes of the largest mini-batch, all its messages together."""
         return max(sum(part.num_bytes for part in batch.parts) for batch in self.batches)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Mini-batches that the server draws from what it has kept once the devices' are stepped.
+
+    The k-th is `batches[order[k]]`, and has no parts.
+    """
+
+    batches: tuple[Batch, ...]
+    order: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -161,6 +194,7 @@ class World:
     on_device: bool = False
     cells: tuple[CellRates, ...] = ()
     discipline: Discipline = "first-come"
+    replay: Replay | None = None
 
     @cached_property
     def actors(self) -> Actors:
@@ -185,7 +219,33 @@ class World:
     @property
     def total_batches(self) -> int:
         """Mini-batches of all devices."""
-        return sum(group.count * group.num_batches for group in self.groups)
+        return int(self.batches_of.sum())
+
+    @cached_property
+    def replayed(self) -> int:
+        """Mini-batches that the server draws from what it has kept."""
+        return 0 if self.replay is None else len(self.replay.order)
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Steps of a run that ends."""
+        return self.total_batches + self.replayed
+
+    @cached_property
+    def num_sorts(self) -> int:
+        """Distinct mini-batches of all groups, and of the replay."""
+        of_groups = sum(len(group.batches) for group in self.groups)
+        return of_groups + (0 if self.replay is None else len(self.replay.batches))
+
+    @cached_property
+    def batches_of(self) -> NDArray[np.int64]:
+        """How many mini-batches each device has."""
+        return np.concatenate([group.batches_of for group in self.groups])
+
+    @cached_property
+    def firsts(self) -> NDArray[np.int64]:
+        """Where each device's mini-batches begin in the order of its group."""
+        return np.concatenate([group.firsts for group in self.groups])
 
     @cached_property
     def group_of(self) -> NDArray[np.int32]:
@@ -194,30 +254,62 @@ class World:
         return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
     def sorts(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Which of all distinct mini-batches, group by group, mini-batches of devices are."""
+        """Which of all distinct mini-batches these are: group by group, then those replayed."""
         found = np.zeros(len(device), np.intp)
-        owner, before = self.group_of[device], 0
+        owner, before = np.where(device == NONE, NONE, self.group_of[device]), 0
         for index, group in enumerate(self.groups):
             mine = owner == index
             found[mine] = before
             if group.order is not None:
-                found[mine] += group.order[np.minimum(batch[mine], group.num_batches - 1)]
+                last = self.batches_of[device[mine]] - 1
+                at = self.firsts[device[mine]] + np.minimum(batch[mine], last)
+                found[mine] += group.order[at]
             before += len(group.batches)
+        if self.replay is not None:
+            mine = owner == NONE
+            found[mine] = before + self.replay.order[batch[mine]]
         return found
+
+
+@dataclass(frozen=True)
+class ReplayWork:
+    """What a server draws from what it has kept: distinct mixtures, and their order.
+
+    A mixture has parts, each of one sort of device: the number of the first group that is of that
+    sort, and the shape of its samples.
+    """
+
+    mixtures: tuple[tuple[tuple[int, BatchShape], ...], ...]
+    order: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Workload:
     """The mini-batches of each device: the distinct shapes, and the order in which they come.
 
-    `shapes` is (None,) where every time and the payload are stated. `kept_bytes` is the most that
-    the server ever keeps of samples for later.
+    `shapes` is (None,) where every time and the payload are stated. Where devices have samples of
+    their own, `order` has one device after the other, the i-th from `starts[i]` to `starts[i + 1]`,
+    and `num_batches` is the most that any has. `kept_bytes` is the most that the server ever keeps
+    of samples for later.
     """
 
     num_batches: int
     shapes: tuple[BatchShape | None, ...]
     order: NDArray[np.int32] | None = None
     kept_bytes: int = 0
+    starts: NDArray[np.int64] | None = None
+    replay: ReplayWork | None = None
+
+    def at(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where mini-batches of devices stand in the order."""
+        return batch if self.starts is None else self.starts[device] + batch
+
+    def of(self, devices: range) -> tuple[NDArray[np.int32] | None, NDArray[np.int64] | None]:
+        """Order and starts of some devices alone."""
+        if self.starts is None or self.order is None:
+            return self.order, None
+        starts = self.starts[devices.start : devices.stop + 1]
+        return self.order[starts[0] : starts[-1]], starts - starts[0]
 
     @property
     def largest(self) -> BatchShape | None:
@@ -232,7 +324,10 @@ def build(system: System, workload: Workload) -> World:
     server = scenario.server.profile
     return World(
         seed=scenario.seed,
-        groups=tuple(_group(system, group, workload) for group in scenario.devices),
+        groups=tuple(
+            _group(system, group, workload, devices)
+            for group, devices in zip(scenario.devices, scenario.ranges, strict=True)
+        ),
         num_workers=scenario.server.workers,
         deliver=scenario.deliver != "none" and system.options.method.has_side_network,
         horizon_s=scenario.horizon,
@@ -243,7 +338,18 @@ def build(system: System, workload: Workload) -> World:
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
         ),
         discipline=scenario.server.discipline,
+        replay=_replay(system, workload.replay) if workload.replay is not None else None,
     )
+
+
+def _replay(system: System, work: ReplayWork) -> Replay:
+    views = system.views
+    costs = [
+        replay_cost([(views[group], shape) for group, shape in mixture])
+        for mixture in work.mixtures
+    ]
+    batches = tuple(Batch((), cost.step_s, cached_s=cost.cached_s) for cost in costs)
+    return Replay(batches, work.order)
 
 
 def _contention(scenario: Scenario) -> Contention:
@@ -270,12 +376,13 @@ def _distribution(
     return spread or "constant"
 
 
-def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
-    profile, link = group.profile, group.link
+def _group(system: System, group: DeviceGroup, workload: Workload, devices: range) -> Group:
+    profile, link, system = group.profile, group.link, system.on(group)
     costs = [method_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
     up, down = directions(group, system.scenario.cells)
+    order, starts = workload.of(devices)
     return Group(
         count=group.count,
         run_ahead=group.run_ahead,
@@ -283,7 +390,8 @@ def _group(system: System, group: DeviceGroup, workload: Workload) -> Group:
         batches=tuple(
             _batch(system, group, cost, up.bits_per_s, down.bits_per_s) for cost in costs
         ),
-        order=workload.order,
+        order=order,
+        starts=starts,
         mtu_bytes=link.mtu_bytes.value,
         overhead_bytes=link.overhead_bytes.value,
         uplink_bits_per_s=up.bits_per_s,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import chain, pairwise
 
 import numpy as np
 from witness_cells import Cell, Flow
@@ -91,6 +92,8 @@ class Device:
 
     index: int
     group: Group
+    first: int
+    num_batches: int
     batch: int = 0
     part: int = 0
     taken_up: int = 0
@@ -118,7 +121,7 @@ class Device:
     def numbers(self, batch: int) -> Batch:
         """The times and sizes of a mini-batch."""
         order = self.group.order
-        return self.group.batches[0 if order is None else int(order[batch])]
+        return self.group.batches[0 if order is None else int(order[self.first + batch])]
 
 
 @dataclass
@@ -152,7 +155,13 @@ class Engine:
         self.begun = 0
         self.rows: list[Row] = []
         groups = [group for group in world.groups for _ in range(group.count)]
-        self.devices = [Device(index, group) for index, group in enumerate(groups)]
+        works = (self.works_of(group) for group in world.groups)
+        self.devices = [
+            Device(index, group, *work)
+            for index, (group, work) in enumerate(
+                zip(groups, chain.from_iterable(works), strict=True)
+            )
+        ]
         self.workers = [Worker(index) for index in range(world.num_workers)]
         self.queue: list[Job] = []  # in the order in which they joined
         self.last_device = NONE
@@ -162,7 +171,8 @@ class Engine:
         self.pipes: dict[int, Pipe] = {}
         self.uplinks = [Cell(cell.uplink_bits_per_s) for cell in world.cells]
         self.downlinks = [Cell(cell.downlink_bits_per_s) for cell in world.cells]
-        self.steps_due = sum(group.num_batches for group in groups)
+        self.replayed = 0
+        self.steps_due = sum(device.num_batches for device in self.devices)
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
         self.uplink_carries = False
@@ -170,11 +180,19 @@ class Engine:
             if device.group.battery is not None:
                 device.charge_j = device.group.battery.charge_j
 
+    @staticmethod
+    def works_of(group: Group) -> list[tuple[int, int]]:
+        """Where each device's mini-batches begin in the group's order, and how many it has."""
+        if group.starts is None:
+            return [(0, group.num_batches)] * group.count
+        bounds = [int(start) for start in group.starts]
+        return [(first, end - first) for first, end in pairwise(bounds)]
+
     def run(self) -> list[Row]:
         """Handle what ends, in order, up to the horizon."""
         horizon = math.inf if self.world.horizon_s is None else self.world.horizon_s
         for device in self.devices:
-            if not device.numbers(0).parts:
+            if device.num_batches and not device.numbers(0).parts:
                 self.joins(Job(device.index, 0, device.numbers(0), self.now))
             self.device_is_free(device)
         while self.agenda and self.agenda[0][0] <= horizon:
@@ -218,9 +236,9 @@ class Engine:
 
     def device_is_free(self, device: Device) -> None:
         """Begin the next part's forward, or wait for the credit to; skip what the server has."""
-        while device.batch < device.group.num_batches and not device.numbers(device.batch).parts:
+        while device.batch < device.num_batches and not device.numbers(device.batch).parts:
             device.batch += 1
-        if device.batch == device.group.num_batches:
+        if device.batch == device.num_batches:
             return
         needed = device.batch - device.group.run_ahead
         if device.part == 0 and needed >= device.taken_up and not self.world.on_device:
@@ -627,14 +645,11 @@ class Engine:
         device = self.devices[job.device]
         self.credit(device)
         if job.numbers.cached_s > 0:
-            worker.doing = Work("decode", self.world.actors.worker(worker.index), self.now,
-                                job.device, job.batch)  # fmt: skip
-            length = job.numbers.cached_s * job.factor
-            self.on_machine("server", length, worker.index, lambda: self.unpacked(worker, job))
+            self.decode_kept(worker, job)
         else:
             self.next_part(worker, job)
         after = job.batch + 1
-        is_next = after == device.joined and after < device.group.num_batches
+        is_next = after == device.joined and after < device.num_batches
         if is_next and not device.numbers(after).parts:
             self.joins(Job(device.index, after, device.numbers(after), self.now))
 
@@ -700,9 +715,35 @@ class Engine:
         worker.job = worker.doing = None
         if self.queue:
             self.take_up(worker)
-        if self.steps_done == self.steps_due and self.world.deliver:
+        if self.steps_done >= self.steps_due:
+            self.learn_on()
+        if self.steps_done == self.steps_due + self.world.replayed and self.world.deliver:
             for device in self.devices:
                 self.download_begins(device)
+
+    def learn_on(self) -> None:
+        """Workers without a mini-batch take what was kept, the lowest number first."""
+        replay = self.world.replay
+        for worker in self.workers:
+            if worker.job is None and replay is not None and self.replayed < len(replay.order):
+                numbers = replay.batches[int(replay.order[self.replayed])]
+                job = Job(NONE, self.replayed, numbers, self.now, version_read=self.steps_done)
+                job.factor = self.factor(
+                    self.world.step_distribution, f"worker-{worker.index}/step"
+                )
+                worker.job = job
+                self.replayed += 1
+                if numbers.cached_s > 0:
+                    self.decode_kept(worker, job)
+                else:
+                    self.next_part(worker, job)
+
+    def decode_kept(self, worker: Worker, job: Job) -> None:
+        """Unpack what of a mini-batch was kept."""
+        actor = self.world.actors.worker(worker.index)
+        worker.doing = Work("decode", actor, self.now, job.device, job.batch)
+        length = job.numbers.cached_s * job.factor
+        self.on_machine("server", length, worker.index, lambda: self.unpacked(worker, job))
 
     def work(self, worker: Worker, kind: str, length: float, handle: Callable[[], None]) -> None:
         """A worker's piece of work."""

@@ -30,6 +30,7 @@ from mobisim.world import (
     Group,
     Heat,
     Part,
+    Replay,
     World,
     build,
 )
@@ -436,6 +437,30 @@ def of_data(choose: Random, world: World) -> World:
         )
         groups.append(replace(group, batches=batches) if choose.random() < 0.8 else group)
     return replace(world, groups=tuple(groups))
+
+
+def federated(choose: Random, world: World) -> World:
+    """The same world with devices of different numbers of mini-batches, and perhaps a replay."""
+    times = _Times(choose)
+    groups = tuple(_apart(choose, group) for group in world.groups)
+    if choose.random() < 0.3:
+        return replace(world, groups=groups)
+    sorts = choose.choice([1, 3])
+    batches = tuple(Batch((), times.one(), cached_s=times.or_zero()) for _ in range(sorts))
+    order = [choose.randrange(sorts) for _ in range(choose.randint(1, 6))]
+    return replace(world, groups=groups, replay=Replay(batches, np.array(order, dtype=np.int32)))
+
+
+def _apart(choose: Random, group: Group) -> Group:
+    rest = (choose.randint(0, 6) for _ in range(group.count - 1))
+    starts = np.cumsum([0, choose.randint(1, 6), *rest])
+    order = [choose.randrange(len(group.batches)) for _ in range(starts[-1])]
+    return replace(
+        group,
+        num_batches=int(np.diff(starts).max()),
+        order=np.array(order, dtype=np.int32),
+        starts=starts,
+    )
 
 
 def in_conditions(choose: Random, world: World) -> World:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
+from mobisim.cost.system import System
 from mobisim.cost.traffic import crossing_bytes, lengths_bytes, traffic
 from mobisim.cost.wire import HEADER_BYTES
 from mobisim.cost.work import BatchShape
@@ -25,27 +24,26 @@ def ledger(prepared: Prepared, payload_bytes: int) -> Mapping[str, int]:
     bulk, *beside = system.options.up
     if prepared.scenario.wire.payload_bytes is not None:
         return {bulk: payload_bytes}
+    sent = list(_sent(prepared))
     found = {
-        what: sum(count * crossing_bytes(system, what, shape) for shape, count in _sent(prepared))
+        what: sum(count * crossing_bytes(view, what, shape) for view, shape, count in sent)
         for what in beside
     } | {FRAMING: _framing(prepared)}
     return {bulk: payload_bytes - sum(found.values()), **found}
 
 
 def _framing(prepared: Prepared) -> int:
-    system = prepared.system
-    method = system.options.method
+    method = prepared.system.options.method
     return sum(
-        count * (HEADER_BYTES * len(traffic(system, shape).up) + lengths_bytes(method, shape))
-        for shape, count in _sent(prepared)
+        count * (HEADER_BYTES * len(traffic(view, shape).up) + lengths_bytes(method, shape))
+        for view, shape, count in _sent(prepared)
     )
 
 
-def _sent(prepared: Prepared) -> Iterator[tuple[BatchShape, int]]:
-    """The shapes of all mini-batches of all devices, and how many have each."""
-    workload = prepared.planned.workload
-    order = workload.order if workload.order is not None else np.zeros(workload.num_batches, int)
-    counts = np.bincount(order, minlength=len(workload.shapes)) * prepared.scenario.num_devices
-    for shape, count in zip(workload.shapes, counts.tolist(), strict=True):
-        assert shape is not None
-        yield shape, count
+def _sent(prepared: Prepared) -> Iterator[tuple[System, BatchShape, int]]:
+    """The shapes of each group's mini-batches, and how many of its devices' have each."""
+    shapes = prepared.planned.workload.shapes
+    for view, group in zip(prepared.system.views, prepared.world.groups, strict=True):
+        for shape, count in zip(shapes, group.counts.tolist(), strict=True):
+            assert shape is not None
+            yield view, shape, count

@@ -121,6 +121,8 @@ def ask(
 ) -> Question:
     """The question that a command line asks; all methods and the usual rates unless some are named.
 
+    Those that go through the data once are among them where the scenario does.
+
     Raises:
         InputError: an unknown method, one twice, rates where no link can be varied, or a scenario
             that cannot be run as it stands.
@@ -129,7 +131,7 @@ def ask(
     for text in overrides:
         apply(document, text)
     _make_fair(document)
-    methods = tuple(methods) or tuple(METHODS)
+    methods = tuple(methods) or _fitting(document)
     fixed = _fixed_link(resolve(copy.deepcopy(document)), methods)
     if fixed and rates:
         raise InputError("there is no link to vary", where="--rates", got=fixed)
@@ -155,6 +157,13 @@ def _fixed_link(scenario: Scenario, methods: Sequence[str]) -> str | None:
     if any(group.cell for group in scenario.devices):
         return "the devices share a cell"
     return None
+
+
+def _fitting(document: Document) -> tuple[str, ...]:
+    training = document.data.get("training")
+    stated = training if isinstance(training, dict) else document.data
+    once = stated.get("epochs", 1) == 1
+    return tuple(name for name, info in METHODS.items() if once or not info.single_pass)
 
 
 def _check_methods(methods: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -24,12 +25,25 @@ class Visits:
     """The samples of a device's mini-batches, in their order, and the lengths of these.
 
     Shapes: `samples` and `lengths` have an entry per mini-batch, each of which has one per sample.
+    Where devices have samples of their own, those of the i-th are from `starts[i]` on.
     """
 
     samples: Sequence[NDArray[np.int64]]
     lengths: Sequence[Sequence[int]]
     padding: Padding = "none"
     longest: int = 0
+    starts: NDArray[np.int64] | None = None
+
+    def between(self, first: int, last: int) -> Visits:
+        """Some of the mini-batches."""
+        return replace(self, samples=self.samples[first:last], lengths=self.lengths[first:last])
+
+    def sent(self, sending: Sending) -> list[list[int]]:
+        """Tokens that go up of each mini-batch's samples."""
+        if self.padding == "none" or not sending.pads:
+            return [list(map(sending.count, of)) for of in self.lengths]
+        padded = [self.longest if self.padding == "fixed" else max(of) for of in self.lengths]
+        return [[each] * len(of) for each, of in zip(padded, self.lengths, strict=True)]
 
     def shapes(self, sending: Sending) -> list[BatchShape]:
         """The shape of each mini-batch."""
@@ -50,24 +64,51 @@ def serve(system: System, sending: Sending, visits: Visits, shapes: list[BatchSh
 
     Devices have equal shares of the capacity, so that nothing depends on who comes first.
     """
-    options = system.options
-    capacity = options.cache_bytes
+    hits, peak = (_alike if visits.starts is None else _each)(system, sending, visits)
+    padded = visits.padding != "none"
+    found = [
+        replace(whole, kept=_part(sending, lengths, hit, whole, padded=padded))
+        for lengths, hit, whole in zip(visits.lengths, hits, shapes, strict=True)
+    ]
+    return Served(found, hits, peak)
+
+
+def _alike(system: System, sending: Sending, visits: Visits) -> tuple[tuple[Hits, ...], int]:
+    """What is kept of devices that all go through the same samples."""
+    groups = list(zip(system.views, system.scenario.devices, strict=True))
+    walks = {id(view): _walk(view, sending, visits) for view, _ in groups}
+    hits, _ = walks[id(groups[0][0])]  # of all groups, since different models have no bound
+    return hits, sum(group.count * walks[id(view)][1] for view, group in groups)
+
+
+def _each(system: System, sending: Sending, visits: Visits) -> tuple[tuple[Hits, ...], int]:
+    """What is kept of devices with samples of their own, device by device."""
+    assert visits.starts is not None
+    bounds = list(pairwise(visits.starts.tolist()))
+    hits: list[Hits] = []
+    peak = 0
+    for view, devices in zip(system.views, system.scenario.ranges, strict=True):
+        for first, last in bounds[devices.start : devices.stop]:
+            found, most = _walk(view, sending, visits.between(first, last))
+            hits.extend(found)
+            peak += most
+    return tuple(hits), peak
+
+
+def _walk(system: System, sending: Sending, visits: Visits) -> tuple[tuple[Hits, ...], int]:
+    """Which samples of each mini-batch of a device are kept, and their bytes at most."""
+    capacity = system.options.cache_bytes
     if capacity is not None:
         capacity //= system.scenario.num_devices
-    kept = Kept(capacity, options.eviction)
+    kept = Kept(capacity, system.options.eviction)
 
     @cache
     def size(tokens: int) -> int:
         return kept_bytes(system, tokens, sending.labels(1, tokens))
 
-    found, hits = [], []
-    for samples, lengths, whole in zip(visits.samples, visits.lengths, shapes, strict=True):
-        padded = visits.padding != "none"
-        sent = [whole.max_length if padded and sending.pads else sending.count(n) for n in lengths]
-        hit = kept.visit(samples.tolist(), map(size, sent))
-        found.append(replace(whole, kept=_part(sending, lengths, hit, whole, padded=padded)))
-        hits.append(hit)
-    return Served(found, tuple(hits), kept.peak * system.scenario.num_devices)
+    sent = zip(visits.samples, visits.sent(sending), strict=True)
+    hits = tuple(kept.visit(samples.tolist(), map(size, tokens)) for samples, tokens in sent)
+    return hits, kept.peak
 
 
 def _part(

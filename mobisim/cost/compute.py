@@ -6,6 +6,7 @@ granularity. Models are exchangeable: the timeline sees only BatchCost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -216,14 +217,14 @@ class RooflineServerModel:
     def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """Read the codes, write fp32."""
         assert shape is not None
-        wire, side = self.system.scenario.wire, self.system.side
-        assert side is not None
+        wire, backbone = self.system.scenario.wire, self.system.backbone
+        assert backbone is not None
         if wire.codec is None:
             return (0.0,) * self.num_parts
         tap = roofline_s(
-            self.profile, _codec_work(shape, side.width, wire.codec, wire.block_size, 4)
+            self.profile, _codec_work(shape, backbone.width, wire.codec, wire.block_size, 4)
         )
-        return _even(tap * side.num_taps, self.num_parts)
+        return _even(tap * len(self.system.taps), self.num_parts)
 
     def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """One adapter's forward per tap."""
@@ -306,6 +307,7 @@ def batch_cost(system: System, group: DeviceGroup, shape: BatchShape | None) -> 
 
     The device computes what the server has not kept, and the server learns from all of it.
     """
+    system = system.on(group)
     server = server_model(system)
     whole = shape.sent if shape is not None else None
     cost = BatchCost((), (), (), (), server.side_forward_s(whole), server.step_s(whole))
@@ -350,6 +352,31 @@ def _score_s(system: System, machine: DeviceProfile, shape: BatchShape) -> float
         return Operators.of(machine).seconds([Call(norm, (float(tokens), float(width)))])
     floats = ACTIVATION_BYTES[machine.precision.value]
     return roofline_s(machine, Work(2.0 * tokens * width, float(floats * tokens * width), 1))
+
+
+def mixed(parts: Sequence[tuple[System, BatchShape]]) -> tuple[System, BatchShape]:
+    """Several sorts of devices' samples as one mini-batch of the server."""
+    whole = BatchShape.total(shape for _, shape in parts)
+    shares = tuple(
+        (wide, shape.num_tokens / whole.num_tokens)
+        for view, shape in parts
+        if view.side is not None
+        for wide, _ in view.side.projected
+    )
+    return parts[0][0].mixing(shares), whole
+
+
+def replay_cost(parts: Sequence[tuple[System, BatchShape]]) -> BatchCost:
+    """Seconds of a mini-batch of what the server has kept of several sorts of devices.
+
+    `parts` are these as their devices see them, each with the samples that are theirs; where
+    every device has a projection of its own, each with one device's.
+    """
+    system, whole = mixed(parts)
+    server = server_model(system)
+    step_s = server.step_s(whole) + sum(server.side_forward_s(whole))
+    decode_s = sum(_unpack_s(view, shape) for view, shape in parts)
+    return BatchCost((), (), (), (), (), step_s, cached_s=decode_s)
 
 
 def _unpack_s(system: System, kept: BatchShape) -> float:

@@ -169,13 +169,26 @@ class MeasuredServerModel:
             return []
         if self.operators.in_pieces:
             return piece("side_forward", shape)
-        return [self._adapter("forward", shape)]
+        return self._forward(shape)
 
     def _step(self, shape: BatchShape) -> list[Call]:
         if self.operators.in_pieces:
             return piece("step", shape)
         calls = [self._adapter("backward", shape), *self._update(), *self._head(shape)]
-        return calls if self.system.by_layer else [*calls, self._adapter("forward", shape)]
+        calls += self._projection("grad_weight", shape)
+        return calls if self.system.by_layer else [*calls, *self._forward(shape)]
+
+    def _forward(self, shape: BatchShape) -> list[Call]:
+        return [*self._projection("training", shape), self._adapter("forward", shape)]
+
+    def _projection(self, direction: str, shape: BatchShape) -> list[Call]:
+        """The products that bring activations to the side network's width."""
+        side = self.system.side
+        assert side is not None
+        whole = direction == "grad_weight" or not self.system.by_layer
+        count = side.num_taps if whole else 1
+        sizes = ((shape.num_tokens * share, float(wide)) for wide, share in side.projected)
+        return [Call(f"linear:{direction}", (*one, float(side.width)), count) for one in sizes]
 
     def _decode(self, shape: BatchShape) -> list[Call]:
         if self.operators.in_pieces:

@@ -120,10 +120,16 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
     server = system.scenario.server
     return ServerMemory(
         state=side.state_bytes,
-        stored=server.workers * side.stored_bytes(shape.sent),
+        stored=server.workers * max(_stored(view, shape.sent) for view in system.views),
         queue=queued,
         runtime=runtime_bytes(server.profile),
     )
+
+
+def _stored(system: System, shape: BatchShape) -> int:
+    """What a step keeps of a mini-batch of these devices."""
+    assert system.side is not None
+    return system.side.stored_bytes(shape)
 
 
 def runtime_bytes(profile: Machine) -> int:

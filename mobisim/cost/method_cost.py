@@ -223,15 +223,15 @@ def _models(system: System) -> Iterator[tuple[str, str, Callable[[BatchShape], l
     for index, group in enumerate(system.scenario.devices):
         where = f"devices[{index}].profile"
         if work == "forward":
-            device = device_model(system, group)
+            device = device_model(system.on(group), group)
             if isinstance(device, MeasuredDeviceModel):
                 yield where, group.profile.name, device.outside
         elif part := _TRAINED[work][0]:
             yield where, group.profile.name, _device(system, group, part).outside
     if work == "forward":
-        model = server_model(system)
-        if isinstance(model, MeasuredServerModel):
-            yield "server.profile", server.name, model.outside
+        for model in map(server_model, system.views):
+            if isinstance(model, MeasuredServerModel):
+                yield "server.profile", server.name, model.outside
     elif part := _TRAINED[work][1]:
         yield "server.profile", server.name, _server(system, part).outside
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from mobisim.cost.compute import mixed
 from mobisim.cost.system import System
 from mobisim.cost.training import BackbonePart
 from mobisim.cost.training_memory import training
@@ -34,6 +36,13 @@ def method_flop(system: System, shape: BatchShape | None) -> Flop | None:
             return Flop(forwards * training(system, "fp32").tally(shape).forward_flop, 0.0)
         case "nothing":
             return Flop(0.0, _trained(system, shape))
+
+
+def replay_flop(parts: Sequence[tuple[System, BatchShape]]) -> Flop:
+    """What the server takes for a mini-batch of what it has kept of several sorts of devices."""
+    system, whole = mixed(parts)
+    assert system.side is not None
+    return Flop(0.0, system.side.step(whole).flop)
 
 
 def _frozen(system: System, fresh: BatchShape | None) -> float:

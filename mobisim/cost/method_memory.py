@@ -37,6 +37,7 @@ def memory_on_device(
         largest: bytes of the largest message, up or down.
         waiting: messages that waited on the device at the worst moment.
     """
+    system = system.on(group)
     if system.backbone is None or shape is None:
         return None
     profile = group.profile

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
+from mobisim.cost.alignment import projected_widths, sampled_layers, shared_width
 from mobisim.cost.architecture import Architecture, architecture
 from mobisim.cost.quantised import PackedWeights
 from mobisim.cost.side_network import ADAMW_STATES, SideCost
 from mobisim.errors import InputError
+from mobisim.scenario.profiles import ModelProfile
 from mobisim.scenario.resolved import Options, options_of
-from mobisim.scenario.schema import Scenario
+from mobisim.scenario.schema import DeviceGroup, Scenario
 
 DEFAULT_CLASSES = 2
 
@@ -42,16 +44,58 @@ def check_positions(scenario: Scenario, backbone: Architecture, longest: int) ->
 
 @dataclass(frozen=True)
 class System:
-    """Backbone and taps of a scenario; a scenario of stated times may have no backbone."""
+    """Backbone and taps of a scenario; a scenario of stated times may have no backbone.
+
+    `model` is that of the devices at hand, None for the scenario's. `mixture` are the projections
+    of a mini-batch of several devices, as SideCost has them.
+    """
 
     scenario: Scenario
     num_classes: int = DEFAULT_CLASSES
+    model: ModelProfile | None = None
+    mixture: tuple[tuple[int, float], ...] | None = None
+    _views: list[System] = field(default_factory=list, repr=False, compare=False)
+
+    def on(self, group: DeviceGroup) -> System:
+        """The same as it is on a group's devices, with their backbone."""
+        model = group.model or self.scenario.model
+        if model == (self.model or self.scenario.model):
+            return self
+        known = next((view for view in self._views if view.model == model), None)
+        if known is None:
+            known = replace(self, model=model, _views=[])
+            self._views.append(known)
+        return known
+
+    def mixing(self, projected: tuple[tuple[int, float], ...]) -> System:
+        """The same at a mini-batch of several sorts of devices."""
+        return replace(self, mixture=projected, _views=[])
+
+    @property
+    def views(self) -> list[System]:
+        """The same on the devices of each group."""
+        return [self.on(group) for group in self.scenario.devices]
 
     @cached_property
     def backbone(self) -> Architecture | None:
         """The timed backbone."""
-        model = self.scenario.model
+        model = self.model or self.scenario.model
         return architecture(model.config) if model is not None else None
+
+    @cached_property
+    def _fleet(self) -> list[tuple[int, Architecture, int]]:
+        """Of each group the first one with its model, that model's sizes, and its devices."""
+        models = [group.model or self.scenario.model for group in self.scenario.devices]
+        return [
+            (models.index(model), architecture(model.config), group.count)
+            for model, group in zip(models, self.scenario.devices, strict=True)
+            if model is not None
+        ]
+
+    @property
+    def num_blocks(self) -> int:
+        """The blocks that each backbone is cut into: the layers of the shallowest."""
+        return min(sizes.num_layers for _, sizes, _ in self._fleet)
 
     @cached_property
     def taps(self) -> tuple[int, ...]:
@@ -70,14 +114,15 @@ class System:
         stated = self.scenario.side_network.taps
         if self.backbone is None:
             return () if stated == "all" else stated
-        layers = self.backbone.num_layers
+        sample, blocks = self.scenario.federation.alignment.sample, self.num_blocks
+        layers = sampled_layers(self.backbone.num_layers, blocks, sample)
         if stated == "all":
-            return tuple(range(1, layers + 1))
-        if stated[-1] > layers:
+            return layers
+        if stated[-1] > blocks:
             raise InputError(
-                f"no layer {stated[-1]}", where="side_network.taps", expected=f"1 to {layers}"
+                f"no layer {stated[-1]}", where="side_network.taps", expected=f"1 to {blocks}"
             )
-        return stated
+        return tuple(layers[block - 1] for block in stated)
 
     @property
     def by_layer(self) -> bool:
@@ -96,9 +141,15 @@ class System:
             return None
         training = self.scenario.training
         next_token = training is not None and training.head == "next_token"
+        stated = self.scenario.federation.alignment
+        width = stated.width or shared_width((one.width, count) for _, one, count in self._fleet)
+        own = self.backbone.width
+        alone = ((own, 1.0),) if own != width else ()
         return SideCost(
             num_taps=len(self.taps),
-            width=self.backbone.width,
+            width=width,
+            projected=alone if self.mixture is None else self.mixture,
+            projections=tuple(projected_widths(self._fleet, width, stated.projection)),
             bottleneck=self.scenario.side_network.bottleneck,
             head_width=self.backbone.vocab_size if next_token else self.num_classes,
             head_trains=not next_token,

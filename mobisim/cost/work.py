@@ -73,6 +73,18 @@ class BatchShape:
             num_sent=None if sent == tokens else sent,
         )
 
+    @classmethod
+    def total(cls, shapes: Iterable[Self]) -> Self:
+        """One mini-batch of the samples of several, as they are sent."""
+        parts = [shape.sent for shape in shapes]
+        return cls(
+            num_samples=sum(shape.num_samples for shape in parts),
+            num_tokens=sum(shape.num_tokens for shape in parts),
+            num_pairs=sum(shape.num_pairs for shape in parts),
+            max_length=max(shape.max_length for shape in parts),
+            num_labels=sum(shape.num_labels for shape in parts),
+        )
+
     @property
     def sent(self) -> Self:
         """The same as the wire and the server see it: the tokens sent alone."""

@@ -82,6 +82,8 @@ class BlameFold:
         self.job: dict[tuple[int, int], Blame] = {}  # of a mini-batch's start at the server
         self.caches = world.caches
         self.taken_up: dict[tuple[int, int], Blame] = {}  # of take-ups that another may follow
+        self.left = world.total_batches  # of the devices' mini-batches, not stepped yet
+        self.passed = _NOTHING  # of the last of their steps
         self.worker: dict[int, tuple[int, int, Blame]] = {}
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = _NOTHING
@@ -219,6 +221,8 @@ class BlameFold:
         at_hand = self.worker.get(actor)
         if at_hand is not None and at_hand[:2] == (device, batch):
             before = at_hand[2]
+        elif device == NONE:
+            before = at_hand[2] if at_hand is not None and at_hand[0] == NONE else self.passed
         else:
             before = self.job.get((device, batch)) or self._kept(device, batch)
         on_device, uplink, latency, server, downlink = before
@@ -226,6 +230,11 @@ class BlameFold:
         self.worker[actor] = (device, batch, blame)
         if kind == STEP:
             self.final = self.last_step = blame
+            if device == NONE:
+                return
+            self.left -= 1
+            if not self.left:
+                self.passed = blame
             if self.answers:
                 self.reply[device, batch] = blame
             del self.job[device, batch]

@@ -24,6 +24,7 @@ TITLES = {
     "adapters": "adapters",
     "lst": "LST",
     "pae-mobillm": "PAE MobiLLM",
+    "fed-mobillm": "Fed MobiLLM",
     "server-only": "server only",
     "split-lora": "split LoRA",
     "fwdllm": "FwdLLM",

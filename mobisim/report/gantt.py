@@ -160,6 +160,8 @@ def _number(canvas: Canvas, place: int, spans: Sequence[Slice]) -> None:
 def _label(span: Slice, *, many: bool) -> str:
     if span.batch is None or span.cut:
         return ""
+    if span.device is None:
+        return f"r{span.batch}"  # drawn from what the server has kept
     return f"{span.device}:{span.batch}" if many else str(span.batch)
 
 

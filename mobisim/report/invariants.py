@@ -84,6 +84,7 @@ class InvariantFold:
         self.queue_order = QueueOrder(world, real=real)
         self.presence = Presence(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
+        self.replayed = np.zeros(world.replayed, dtype=np.int64)
 
     def add(self, columns: SpanColumns) -> None:
         """Check a further block.
@@ -168,7 +169,10 @@ class InvariantFold:
 
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
-        part_of_job = (columns.batch != NONE) & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
+        drawn = columns[(columns.device == NONE) & (columns.kind == STEP) & ~columns.cut]
+        np.add.at(self.replayed, drawn.batch, 1)
+        owned = (columns.batch != NONE) & (columns.device != NONE)
+        part_of_job = owned & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
         jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.world)
         complete = jobs.complete(BACKWARD if self.world.replies else STEP)
         self.open = jobs.columns[~complete]
@@ -218,9 +222,12 @@ class InvariantFold:
         """Check what can only be known at the end of a run that nothing cut short."""
         if len(self.open):
             _fail(1, self.names, self.open, 0)
-        expected = np.array([group.num_batches for group in self.world.groups])[self.world.group_of]
+        expected = self.world.batches_of
         for device in np.flatnonzero(self.steps_of != expected):
             evidence = f"device-{device}: {self.steps_of[device]} steps of {expected[device]}"
+            raise InvariantError(1, RULES[1], evidence)
+        for number in np.flatnonzero(self.replayed != 1):
+            evidence = f"mini-batch {number} of the replay: {self.replayed[number]} steps"
             raise InvariantError(1, RULES[1], evidence)
 
 

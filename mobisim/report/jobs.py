@@ -130,7 +130,7 @@ class Served:
 
     def __init__(self, world: World) -> None:
         self.run_ahead = np.array([group.run_ahead for group in world.groups])[world.group_of]
-        self.num_batches = np.array([group.num_batches for group in world.groups])[world.group_of]
+        self.num_batches = world.batches_of
         self.key = np.zeros(0, np.int64)
         self.taken = np.zeros(0)
         # Forwards whose reference is not known yet: another worker may still be at it.

@@ -202,7 +202,7 @@ class MetricsFold:
     def __init__(self, world: World) -> None:
         self.roles = world.actors.roles
         self.world = world
-        self.stepped = np.zeros(sum(len(group.batches) for group in world.groups), np.int64)
+        self.stepped = np.zeros(world.num_sorts, np.int64)
         self.blame = BlameFold(world)
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0

@@ -38,7 +38,7 @@ STEPS = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
         pa.field("end", pa.float64(), nullable=False),
-        pa.field("device", pa.int32(), nullable=False),
+        pa.field("device", pa.int32()),
         pa.field("batch", pa.int64(), nullable=False),
         pa.field("epoch", pa.int32()),
         pa.field("version_read", pa.int64(), nullable=False),
@@ -98,7 +98,8 @@ class SpanWriter(_TableWriter):
 class StepWriter(_TableWriter):
     """Writes steps.parquet: one row per step, in the order of versions."""
 
-    def __init__(self, path: Path, batches_per_epoch: int | None) -> None:
+    def __init__(self, path: Path, batches_per_epoch: NDArray[np.int64] | None) -> None:
+        """Write to `path`; `batches_per_epoch` has an entry per device, None without epochs."""
         super().__init__(path, STEPS)
         self._batches_per_epoch = batches_per_epoch
 
@@ -113,14 +114,17 @@ class StepWriter(_TableWriter):
         steps = columns[(columns.kind == STEP) & ~columns.cut]
         if not len(steps):
             return
-        epoch = steps.batch // self._batches_per_epoch if self._batches_per_epoch else None
+        epoch, owned = np.zeros(len(steps), np.int32), np.zeros(len(steps), np.bool_)
+        if self._batches_per_epoch is not None:
+            owned = steps.device != NONE  # else the server learns on from what it has kept
+            epoch = (steps.batch // self._batches_per_epoch[steps.device]).astype(np.int32)
         self._write(
             [
                 _array(steps.version_written),
                 _array(steps.end),
-                _array(steps.device),
+                _array(steps.device, steps.device != NONE),
                 _array(steps.batch),
-                _or_nulls(epoch, len(steps), np.int32),
+                _array(epoch, owned),
                 _array(steps.version_read),
                 _array(steps.version_written),
                 _array(steps.version_written - 1 - steps.version_read),

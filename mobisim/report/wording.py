@@ -74,7 +74,10 @@ def setup(scenario: Mapping[str, Any]) -> str:
 def _group(group: Mapping[str, Any]) -> str:
     number = group.get("count", 1)
     times = f"{number} {TIMES} " if number > 1 else ""
-    return f"{times}{_name(group.get('profile'), 'device')} over {_link(group.get('link'))}"
+    model = _name(group.get("model"), "")
+    carrying = f" with {model}" if model else ""
+    device = f"{times}{_name(group.get('profile'), 'device')}{carrying}"
+    return f"{device} over {_link(group.get('link'))}"
 
 
 def _name(profile: Any, unnamed: str) -> str:

@@ -147,7 +147,7 @@ def _profile_kind(at: Location) -> str | None:
             return "links"
         case ("server", "profile"):
             return "servers"
-        case ("model",):
+        case ("model",) | ("devices", int(), "model"):
             return "models"
     return None
 
@@ -156,7 +156,8 @@ def _profile_places(data: dict[str, Any]) -> Iterator[Location]:
     devices = data.get("devices")
     for index, group in enumerate(devices if isinstance(devices, list) else []):
         if isinstance(group, dict):
-            yield from (("devices", index, key) for key in ("profile", "link") if key in group)
+            keys = (key for key in ("profile", "link", "model") if key in group)
+            yield from (("devices", index, key) for key in keys)
     if isinstance(data.get("server"), dict):
         yield ("server", "profile")
     if "model" in data:

@@ -99,7 +99,9 @@ class MethodInfo:
             `Defaults.learns` says.
         down: what comes back: gradients or an update for each mini-batch, for which the device
             waits; a side network once, when training is done.
-        defaults: what it takes for the options of mobillm and pae-mobillm.
+        single_pass: whether devices go through their data once, and the server may learn on from
+            what it has kept of all of them.
+        defaults: what it takes for the options of methods with a side network.
     """
 
     title: str
@@ -112,6 +114,7 @@ class MethodInfo:
     backward_through_backbone: bool = True
     up: tuple[Crossing, ...] = ()
     down: tuple[Crossing, ...] = ()
+    single_pass: bool = False
     defaults: Defaults = Defaults()
 
     @property
@@ -153,6 +156,23 @@ METHODS: dict[str, MethodInfo] = {
         backward_through_backbone=False,
         up=("activations", "residuals"),
         down=("side_network",),
+        defaults=Defaults(caches=True, tokens="loss", learns="residuals", prediction="head"),
+    ),
+    "fed-mobillm": MethodInfo(
+        title="Fed MobiLLM: one side network for many devices",
+        description=(
+            "devices with backbones and data of their own send activations once, aligned by "
+            "layers and trainable projections; the server trains one side network whenever any "
+            "arrive, and learns on from all that it has kept, shuffled"
+        ),
+        reference="fed-mobillm",
+        bypass=ParallelAdapters(),
+        site="server",
+        device="forward",
+        backward_through_backbone=False,
+        up=("activations", "residuals"),
+        down=("side_network",),
+        single_pass=True,
         defaults=Defaults(caches=True, tokens="loss", learns="residuals", prediction="head"),
     ),
     "full": MethodInfo(

@@ -108,6 +108,18 @@ def check_options(scenario: Scenario) -> None:
         )
     if found.backbone_weights is not None:
         _check_weights(scenario, found.backbone_weights)
+    if found.method.single_pass and (scenario.training or scenario).epochs > 1:
+        raise InputError(
+            "devices go through their data once with this method",
+            where="training.epochs" if scenario.training else "epochs",
+            expected="1; federation.replay says how long the server learns on",
+        )
+    if scenario.federation.replay is not None:
+        _check_replay(scenario, found)
+    if scenario.federation.partition is not None:
+        _check_partition(scenario, found)
+    if any(group.model not in (None, scenario.model) for group in scenario.devices):
+        _check_different_models(scenario, found)
     if found.scores and scenario.granularity == "layer":
         raise InputError(
             "what is kept of the first taps is known when the last is there",
@@ -134,6 +146,80 @@ def _check_weights(scenario: Scenario, weights: BackboneWeights) -> None:
                 expected=f"{precision}, or a device profile of a floating-point precision",
                 got=f"{weights} on devices[{index}] at {precision}",
             )
+
+
+def _check_replay(scenario: Scenario, found: Options) -> None:
+    """Refuse to learn on from what is not kept, or not known."""
+    if not found.method.single_pass:
+        raise InputError(
+            "this method learns from mini-batches of devices only",
+            where="federation.replay",
+            expected="fed-mobillm, or null",
+            got=scenario.method,
+        )
+    if found.cache_bytes is not None:
+        raise InputError(
+            "what a bounded cache still has of all devices is not known beforehand",
+            where="cache.capacity",
+            expected="all, where there is a federation.replay",
+        )
+    if scenario.training is None and scenario.batch_size is None:
+        raise InputError(
+            "the server learns on from samples",
+            where="batch_size",
+            expected="batch_size and sequence_length, and a model",
+        )
+
+
+def _check_partition(scenario: Scenario, found: Options) -> None:
+    """Refuse shares of samples that a scenario without data does not have."""
+    partition = scenario.federation.partition
+    assert partition is not None
+    if scenario.training is not None:
+        return
+    if partition.kind == "dirichlet":
+        raise InputError(
+            "samples have labels where there is data",
+            where="federation.partition.kind",
+            expected="iid or quantity, or a training",
+            got="dirichlet",
+        )
+    if scenario.batch_size is None:
+        raise InputError(
+            "samples are dealt where mini-batches have a size",
+            where="batch_size",
+            expected="batch_size and sequence_length, and a model",
+        )
+    if found.caches and scenario.epochs > 1:
+        raise InputError(
+            "which samples a server keeps of dealt ones is known of data",
+            where="epochs",
+            expected="1, or a training",
+            got=str(scenario.epochs),
+        )
+
+
+def _check_different_models(scenario: Scenario, found: Options) -> None:
+    """Refuse what is known of devices with one model only."""
+    if not found.method.has_side_network:
+        raise InputError(
+            "only a side network can be shared by devices with different models",
+            where="method",
+            expected="mobillm, pae-mobillm or fed-mobillm, or one model for all devices",
+            got=scenario.method,
+        )
+    if scenario.training is not None and scenario.training.head == "next_token":
+        raise InputError(
+            "a next-token head is the backbone's own, and different models have none in common",
+            where="training.head",
+            expected="classification, or one model for all devices",
+        )
+    if found.cache_bytes and scenario.federation.partition is None:
+        raise InputError(
+            "which samples a bounded cache keeps differs between models",
+            where="cache.capacity",
+            expected="all, 0, one model for all devices, or a federation.partition",
+        )
 
 
 def _check_residuals(scenario: Scenario, found: Options) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
@@ -11,6 +12,7 @@ from pydantic_core import CoreSchema
 
 from mobisim.errors import nearest
 from mobisim.scenario import catalog
+from mobisim.scenario.federation import Federation
 from mobisim.scenario.method_options import Cache, Codec, Count, Keep, Tuning
 from mobisim.scenario.methods import AttentionKernel, BackboneWeights, Learns, Prediction, Tokens
 from mobisim.scenario.profiles import (
@@ -37,8 +39,8 @@ from mobisim.scenario.quantities import (
 SCHEMA_VERSION = 1
 
 Method = Literal[
-    "mobillm", "pae-mobillm", "full", "lora", "bitfit", "adapters", "lst", "server-only",
-    "split-lora", "fwdllm",
+    "mobillm", "pae-mobillm", "fed-mobillm", "full", "lora", "bitfit", "adapters", "lst",
+    "server-only", "split-lora", "fwdllm",
 ]  # fmt: skip
 Discipline = Literal["first-come", "round-robin", "shortest-job", "fair"]
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
@@ -204,13 +206,15 @@ class Cell(Strict):
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own.
 
-    Links in a `cell` share its rate by their `weight`, each at no more than its own rate. During
-    `absences` a device begins no mini-batch; what it has begun is finished and sent.
+    `model` is their backbone, the scenario's unless one is stated. Links in a `cell` share its
+    rate by their `weight`, each at no more than its own rate. During `absences` a device begins no
+    mini-batch; what it has begun is finished and sent.
     """
 
     profile: Annotated[DeviceProfile, Nameable("devices")]
     link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    model: Annotated[ModelProfile, Nameable("models")] | None = None
     run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
     battery: BatteryUse | None = None
     cell: Name | None = None
@@ -290,6 +294,7 @@ class Scenario(Strict):
     wire: Wire
     tuning: Tuning = Tuning()
     cache: Cache = Cache()
+    federation: Federation = Federation()
     backbone_weights: BackboneWeights | None = None
     attention: AttentionKernel = "fused"
     training: Training | None = None
@@ -309,6 +314,12 @@ class Scenario(Strict):
     def num_devices(self) -> int:
         """Devices of all groups together."""
         return sum(group.count for group in self.devices)
+
+    @property
+    def ranges(self) -> list[range]:
+        """The numbers of each group's devices."""
+        ends = list(accumulate((group.count for group in self.devices), initial=0))
+        return [range(first, last) for first, last in pairwise(ends)]
 
     @property
     def all_fixed(self) -> bool:
@@ -388,6 +399,17 @@ class Scenario(Strict):
             )
         if device.heat is not None:
             raise problem_of("server", "colocated with a device that states heat is not covered")
+        return self
+
+    @model_validator(mode="after")
+    def _some_devices_have_the_model(self) -> Self:
+        models = [group.model or self.model for group in self.devices]
+        if self.model not in models:
+            raise problem_of(
+                "model",
+                "no device has this model; expected: that of a group, which may then leave its own "
+                "out",
+            )
         return self
 
     @model_validator(mode="after")

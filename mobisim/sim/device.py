@@ -29,6 +29,8 @@ class Device:
         self.rank = scene.world.num_workers + index
         self.uplink = Uplink(scene, self)
         self.downlink = Downlink(scene, self)
+        self.num_batches = int(scene.world.batches_of[index])
+        self.first = int(scene.world.firsts[index])
         self.number = -1  # the mini-batch at hand
         self.batch = group.batches[0]
         self.part = 0
@@ -57,7 +59,7 @@ class Device:
         self.number += 1
         if self.scene.world.caches:
             self._skip_what_the_server_has_kept()
-        if self.number == self.group.num_batches:
+        if self.number == self.num_batches:
             self.doing = NONE
             return
         self.batch = self.numbers(self.number)
@@ -71,10 +73,10 @@ class Device:
     def numbers(self, number: int) -> Batch:
         """The times and sizes of a mini-batch."""
         order = self.group.order
-        return self.group.batches[0 if order is None else order[number]]
+        return self.group.batches[0 if order is None else order[self.first + number]]
 
     def _skip_what_the_server_has_kept(self) -> None:
-        while self.number < self.group.num_batches and not self.numbers(self.number).parts:
+        while self.number < self.num_batches and not self.numbers(self.number).parts:
             self.number += 1
 
     def _has_credit(self) -> bool:

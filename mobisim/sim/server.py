@@ -12,14 +12,14 @@ from mobisim.sim.scene import Scene
 from mobisim.sim.waiting import QUEUES
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
 from mobisim.streams import factor_stream
-from mobisim.world import Batch, Group
+from mobisim.world import Batch
 
 
 class Client(Protocol):
     """A device, as the server knows it."""
 
     index: int
-    group: Group
+    num_batches: int
     joined: int  # how many of its mini-batches have joined the queue
 
     def numbers(self, number: int) -> Batch:
@@ -37,6 +37,26 @@ class Client(Protocol):
     def deliver(self) -> None:
         """All is learned: the side network sets out to the client."""
         ...
+
+
+class Kept:
+    """What the server has kept of all devices, as a client: one that waits for nothing."""
+
+    index = NONE
+    num_batches = joined = 0
+
+    def numbers(self, number: int) -> Batch:
+        """The world's replay has them."""
+        raise NotImplementedError(number)
+
+    def replies(self, number: int, batch: Batch) -> None:
+        """Nobody waits for a reply."""
+
+    def step_starts(self) -> None:
+        """Nobody needs credit."""
+
+    def deliver(self) -> None:
+        """It is there already."""
 
 
 class Job:
@@ -69,6 +89,8 @@ class Server:
         heapify(self.idle)
         self.open_jobs: dict[tuple[int, int], Job] = {}
         self.version = 0
+        self.kept = Kept()
+        self.replayed = 0
 
     def begins(self, device: Client) -> None:
         """The first mini-batch joins at once if the server has kept all of it."""
@@ -112,7 +134,7 @@ class Server:
     def _cached_after(self, device: Client, number: int) -> Job | None:
         """The next mini-batch, if it is the next to join and the server has kept all of it."""
         following = number + 1
-        if following != device.joined or following == device.group.num_batches:
+        if following != device.joined or following == device.num_batches:
             return None
         batch = device.numbers(following)
         return None if batch.parts else Job(device, following, batch, self.scene.env.now)
@@ -136,8 +158,19 @@ class Server:
                 self._joins(following)
             return
         heappush(self.idle, worker.index)
+        if self.version >= self.scene.world.total_batches:
+            self._passed(now)
+
+    def _passed(self, now: float) -> None:
+        """The devices' mini-batches are stepped: learn on from what was kept, then deliver."""
         world = self.scene.world
-        if self.version == world.total_batches and world.deliver:
+        while self.idle and self.replayed < world.replayed:
+            assert world.replay is not None
+            batch = world.replay.batches[world.replay.order[self.replayed]]
+            job = Job(self.kept, self.replayed, batch, now)
+            self.replayed += 1
+            self.workers[heappop(self.idle)].take(job)
+        if self.version == world.total_steps and world.deliver:
             for device in self.devices:
                 device.deliver()
 

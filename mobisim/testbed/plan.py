@@ -41,6 +41,11 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
             expected="training with a task and a backbone, a codec, and no stated payload",
         )
     _check_method(options_of(scenario))
+    if scenario.federation.partition or any(group.model for group in scenario.devices):
+        raise InputError(
+            "a testbed's devices have the same samples and the same model",
+            where="federation.partition" if scenario.federation.partition else "devices",
+        )
     if scenario.server.workers > 1:
         raise InputError(
             "a testbed has one worker", where="server.workers", got=str(scenario.server.workers)

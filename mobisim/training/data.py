@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -151,10 +151,15 @@ def mini_batches(
     """
     return [
         order[start : start + batch_size]
-        for epoch in range(epochs)
-        for order in [_stream("mini-batches", seed, epoch).permutation(num_samples)]
+        for order in epoch_orders(num_samples, epochs, seed)
         for start in range(0, num_samples, batch_size)
     ]
+
+
+def epoch_orders(num_samples: int, epochs: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The order of each epoch's samples."""
+    for epoch in range(epochs):
+        yield _stream("mini-batches", seed, epoch).permutation(num_samples)
 
 
 def _builtin() -> tuple[Examples, Examples]:

@@ -12,6 +12,7 @@ import witness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
+    federated,
     of_data,
     random_scenario,
     random_world,
@@ -68,9 +69,9 @@ def test_engines_agree_on_random_worlds(choose: Random) -> None:
     assert first_difference(random_world(choose)) is None
 
 
-@pytest.mark.parametrize("sort", [two_way, with_cache, of_data])
+@pytest.mark.parametrize("sort", [two_way, with_cache, of_data, federated])
 def test_engines_agree_on_other_methods(sort: Callable[[Random, World], World]) -> None:
-    """Replies that devices wait for, mini-batches that the server has kept, mere data."""
+    """Replies that devices wait for, what the server has kept, mere data, a federation."""
     for seed in SWEEP:
         choose = Random(seed)
         world = sort(choose, random_world(choose))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
     blocks_of,
+    federated,
     of_data,
     random_scenario,
     random_world,
@@ -189,7 +190,7 @@ def test_the_walk_names_every_kind_of_work() -> None:
     assert kinds == set(KINDS) - {"wait", "queue", "backward", "reply"}
 
 
-@pytest.mark.parametrize("sort", [two_way, with_cache, of_data])
+@pytest.mark.parametrize("sort", [two_way, with_cache, of_data, federated])
 def test_blame_and_invariants_hold_for_other_methods(
     sort: Callable[[Random, World], World],
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -107,3 +109,21 @@ def test_a_payload_smaller_than_its_messages_is_refused() -> None:
     """No message may silently carry nothing."""
     with pytest.raises(InputError, match="at least one byte"):
         payload_parts(Wire(payload_bytes=3), None, 0, 4, by_layer=True)
+
+
+def test_projections_cost_what_torch_counts() -> None:
+    """Forward and weight gradients of a matrix for each tap; the activations need none."""
+    shape, own = BatchShape.of_lengths(LENGTHS), 48
+    cost = replace(COST, projected=((own, 1.0),), projections=(own,))
+    matrices = [torch.nn.Linear(own, WIDTH, bias=False) for _ in range(TAPS)]
+    taps = [torch.randn(shape.num_tokens, own) for _ in range(TAPS)]
+    side_network = _real()
+    with FlopCounterMode(display=False) as counter:
+        projected = [matrix(tap) for matrix, tap in zip(matrices, taps, strict=True)]
+        loss = side_network.loss(
+            projected, Ragged.of(torch.tensor(LENGTHS)), torch.tensor([0, 1, 0])
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+    modules = [side_network, *matrices]
+    assert cost.step(shape).flop == pytest.approx(counter.get_total_flops(), rel=0.005)
+    assert cost.trainable_parameters == sum(p.numel() for m in modules for p in m.parameters())

@@ -28,7 +28,7 @@ energy_j: double"""
 PUBLISHED_STEPS = """\
 step: int64 not null
 end: double not null
-device: int32 not null
+device: int32
 batch: int64 not null
 epoch: int32
 version_read: int64 not null
@@ -102,7 +102,7 @@ def test_steps_have_one_row_each_in_the_order_of_versions(tmp_path: Path) -> Non
     steps = columns[(columns.kind == STEP) & ~columns.cut]
     loss = np.arange(len(steps), dtype=float)
     loss[1] = np.nan
-    with StepWriter(tmp_path / "steps.parquet", batches_per_epoch=4) as writer:
+    with StepWriter(tmp_path / "steps.parquet", batches_per_epoch=np.full(9, 4)) as writer:
         writer.add(columns, loss=loss)
     rows = pq.read_table(tmp_path / "steps.parquet").to_pylist()
     assert [row["step"] for row in rows] == list(range(1, len(steps) + 1))

@@ -1,0 +1,70 @@
+"""How devices of different sorts learn together, as a scenario states it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mobisim.scenario.method_options import Count
+from mobisim.scenario.quantities import Strict, problem_of
+
+# Of each block of a backbone's layers, which layer is tapped.
+Sample = Literal["last", "first", "average"]
+Projection = Literal["per-backbone", "per-device"]
+
+
+class Alignment(Strict):
+    """How different backbones feed one side network.
+
+    Each is cut into as many blocks as the shallowest has layers; `sample` says which layer of a
+    block is tapped: its last, its first, or with `average` layers at equal intervals from the
+    first to the last of all. Activations of another width than the side network's, the median of
+    all devices' unless `width` is stated, go through a trainable `projection`.
+    """
+
+    sample: Sample = "last"
+    projection: Projection = "per-backbone"
+    width: Count | None = None
+
+
+class Partition(Strict):
+    """How samples are dealt to devices, by the seed.
+
+    iid: equal shares at random. dirichlet: of each label, devices have shares drawn from a
+    symmetric Dirichlet law of concentration `alpha`; quantity: of all samples alike. The smaller
+    alpha is, the more unequal the shares.
+    """
+
+    kind: Literal["iid", "dirichlet", "quantity"] = "iid"
+    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = None
+
+    @model_validator(mode="after")
+    def _law_has_its_number(self) -> Self:
+        if (self.alpha is None) != (self.kind == "iid"):
+            missing = "this key is missing; the shares' concentration"
+            extra = "this goes with dirichlet and quantity"
+            raise problem_of("alpha", missing if self.alpha is None else extra)
+        return self
+
+
+class Replay(Strict):
+    """What a server learns after the devices' one pass: `steps` more mini-batches.
+
+    They are drawn from what it has kept of all devices, in a new random order for each time that
+    it goes through that.
+    """
+
+    steps: Count
+
+
+class Federation(Strict):
+    """How devices with data, and perhaps backbones, of their own learn together.
+
+    Without a `partition` each device goes through all samples; without a `replay` the server is
+    done when the devices are.
+    """
+
+    partition: Partition | None = None
+    replay: Replay | None = None
+    alignment: Alignment = Alignment()
