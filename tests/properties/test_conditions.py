@@ -13,7 +13,7 @@ from worlds import columns_of, in_conditions, random_world, spans_of, without_ho
 from mobisim.report.invariants import InvariantFold
 from mobisim.report.metrics import MetricsFold
 from mobisim.span import DEVICE, KINDS, PAUSE, Block, Span
-from mobisim.world import World
+from mobisim.world import Group, World
 
 SWEEP = range(400)
 
@@ -42,7 +42,7 @@ def test_engines_agree_to_the_last_digits() -> None:
 
 
 def test_the_sweep_meets_what_it_is_for() -> None:
-    """Pauses of both rules, warm devices and shared machines all occur in the sweep."""
+    """Pauses of both rules and of absences, warm devices and shared machines all occur in it."""
     seen: Counter[str] = Counter()
     for seed in SWEEP:
         world = _world(seed)
@@ -50,10 +50,17 @@ def test_the_sweep_meets_what_it_is_for() -> None:
         seen["warm"] += any(group.heat is not None for group in world.groups)
         for span in spans_of(world):
             if span.kind == PAUSE:
-                battery = world.groups[world.group_of[span.device]].battery
-                assert battery is not None
-                seen["pause" if battery.duty is None else "slow"] += 1
-    assert all(seen[name] >= 10 for name in ("shared", "warm", "pause", "slow")), seen
+                group = world.groups[world.group_of[span.device]]
+                seen[_why(group)] += 1
+    assert all(seen[name] >= 10 for name in ("shared", "warm", "pause", "slow", "absent")), seen
+
+
+def _why(group: Group) -> str:
+    """What pauses its devices; an absence where that alone can."""
+    if group.battery is None:
+        assert group.absences is not None
+        return "absent"
+    return "pause" if group.battery.duty is None else "slow"
 
 
 def test_invariants_and_blame_hold() -> None:
