@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,6 +46,11 @@ class Options:
     out: Path | None = None
     command: str = ""
     progress: Progress = field(default=silent, repr=False)
+
+    @property
+    def bare(self) -> Options:
+        """The same for a run among others: without a place, pictures or progress of its own."""
+        return replace(self, out=None, plots=False, progress=silent)
 
     def deciding(self) -> dict[str, bool]:
         """The options that decide what the result says."""

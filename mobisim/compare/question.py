@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario
 from mobisim.sweep.grid import Axis, Point, points, seeds
 from mobisim.sweep.plan import Plan
+from mobisim.sweep.work import drawn_for, new_session
 from mobisim.workload import plan
 
 METHOD, LEARNING_RATE = "method", "training.optimizer.lr"
@@ -36,6 +37,7 @@ class Question:
         rates: of the uplink, in bit/s, at which times are compared.
         fixed_link: why no rates are compared, where none are.
         trajectories: where trainings are kept if other comparisons use them, too.
+        session: that of all its work: data is read once.
     """
 
     document: Document
@@ -46,6 +48,7 @@ class Question:
     options: Options
     trajectories: Path | None = None
     fixed_link: str | None = None
+    session: str = field(default_factory=new_session)
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -68,7 +71,7 @@ class Question:
             "num_seeds": self.num_seeds,
             "rates": self.rates,
             "options": self.options.deciding(),
-            "data": plan(self.scenario).fingerprint,
+            "data": plan(self.scenario, drawn_for(self.session, self.scenario)).fingerprint,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from mobisim.compare.clock import Clock
 from mobisim.compare.crossing import crossings
 from mobisim.compare.question import METHOD, Question
 from mobisim.compare.standings import standings, steps_to_target
-from mobisim.prepare import silent
 from mobisim.report import results, wording
 from mobisim.report.comparison import AtRate, Comparison, as_json, as_rows
 from mobisim.report.series import unnested
@@ -48,7 +46,7 @@ def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
     _check_free(place, question.digest)
     chosen = _chosen(question, pool)
     rates = {m: c.learning_rate for m, c in chosen.items() if c.error is None}
-    rows = sweep(question.runs(rates), pool).rows if rates else []
+    rows = sweep(question.runs(rates), pool, question.session).rows if rates else []
     found = _comparison(question, chosen, rows)
     _publish(place, found, question)
     return place, found
@@ -65,13 +63,13 @@ def _chosen(question: Question, pool: Pool) -> dict[str, Choice]:
         return dict.fromkeys(question.methods, Choice())
     if len(question.learning_rates) == 1:  # nothing to choose
         return dict.fromkeys(question.methods, Choice(question.learning_rates[0]))
-    return choose(question, sweep(question.grid(), pool).rows)
+    return choose(question, sweep(question.grid(), pool, question.session).rows)
 
 
 def _comparison(
     question: Question, chosen: Mapping[str, Choice], rows: Sequence[Row]
 ) -> Comparison:
-    setting = Setting(uuid.uuid4().hex, replace(question.options, train=False, progress=silent))
+    setting = Setting(question.session, replace(question.options.bare, train=False))
     wanted = _steps_to_target(question, rows)
     clock = Clock(question, setting, wanted)
     failed = {row[METHOD] for row in rows if row["error"] is not None}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mobisim.learning import History
-from mobisim.prepare import RESULTS, silent
+from mobisim.prepare import RESULTS
 from mobisim.report import results
 from mobisim.report.sweep_table import Row, metrics
 from mobisim.sweep.order import Trajectory
@@ -17,7 +16,7 @@ from mobisim.sweep.plan import Plan, Survey, survey
 from mobisim.sweep.pools import Job, Pool, drive
 from mobisim.sweep.store import Store
 from mobisim.sweep.table import write_table
-from mobisim.sweep.work import Failure, Setting, Trained, judge, play, train
+from mobisim.sweep.work import Failure, Setting, Trained, judge, new_session, play, train
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,10 @@ class Swept:
         return sum(row["error"] is not None for row in self.rows)
 
 
-def sweep(plan: Plan, pool: Pool) -> Swept:
+def sweep(plan: Plan, pool: Pool, session: str | None = None) -> Swept:
     """Have every point of a plan done that is not done yet, and put the table together.
+
+    It is part of a session that goes on, or a session of its own.
 
     Raises:
         InputError: the sweep cannot begin as it stands.
@@ -44,8 +45,9 @@ def sweep(plan: Plan, pool: Pool) -> Swept:
     """
     out = plan.options.out
     results.check_writable(out or RESULTS / plan.name / "digest")
-    options = replace(plan.options, out=None, plots=False, progress=silent)
-    setting = Setting(uuid.uuid4().hex, options, reads_held_out=plan.reads_held_out)
+    setting = Setting(
+        session or new_session(), plan.options.bare, reads_held_out=plan.reads_held_out
+    )
     found = survey(plan, pool, setting)
     place = out or RESULTS / plan.name / f"sweep-{found.digest}"
     store = Store(place.resolve(), found.digest, plan.trajectories)

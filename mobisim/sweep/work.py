@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from mobisim.training.backbone import Backbone
 
 KEPT = 8  # sets of data that a worker keeps at hand
+AT_HAND = 32  # points that it keeps ready: all methods of a comparison, and then some
 
 
 @dataclass(frozen=True)
 class Setting:
     """What all work of one sweep shares.
 
-    `session` is new each time a sweep is started: nothing read in an earlier one is used again.
+    `session` is new each time a sweep or comparison is started: nothing read in an earlier one is
+    used again.
     `folder` is that of the sweep and `trajectories` where its trainings are, both of use only to a
     worker that sees them; `shares` says whether
     more than one trajectory is trained, `reads_held_out` whether what was learned may be judged on
@@ -165,11 +168,34 @@ def play(
         return {path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
 
 
+def new_session() -> str:
+    """A name that no other session has."""
+    return uuid.uuid4().hex
+
+
 def prepared_for(setting: Setting, scenario: Scenario) -> Prepared:
-    """A point made ready, its data read once per session."""
+    """A point made ready, once per session for all that is done with it."""
+    point = _Point(scenario.model_dump_json(), scenario)
+    return _prepared(setting.session, setting.options, point)
+
+
+def drawn_for(session: str, scenario: Scenario) -> Drawn | None:
+    """The data of a scenario that trains, read once per session."""
     training = scenario.training
-    drawn = _drawn(setting.session, training, scenario.seed) if training else None
-    return prepare(scenario, setting.options, drawn)
+    return _drawn(session, training, scenario.seed) if training else None
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A scenario by what it says, since it cannot be hashed itself."""
+
+    text: str
+    scenario: Scenario = field(compare=False)
+
+
+@lru_cache(maxsize=AT_HAND)
+def _prepared(session: str, options: Options, point: _Point) -> Prepared:
+    return prepare(point.scenario, options, drawn_for(session, point.scenario))
 
 
 @lru_cache(maxsize=KEPT)
