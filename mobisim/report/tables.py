@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mobisim.report.arrow import array, numbers, words
 from mobisim.span import DTYPES, KINDS, NONE, STEP, SpanColumns
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -78,7 +79,7 @@ class SpanWriter(_TableWriter):
 
     def __init__(self, path: Path, actors: tuple[str, ...]) -> None:
         super().__init__(path, SPANS)
-        self._names = (_words(KINDS), _words(actors))
+        self._names = (words(KINDS), words(actors))
 
     def add(self, columns: SpanColumns, energy_j: NDArray[np.float64] | None = None) -> None:
         """Append a block of spans; `energy_j` holds one value per span, NaN for none."""
@@ -86,10 +87,10 @@ class SpanWriter(_TableWriter):
         plain = [getattr(columns, field.name) for field in fields(columns)[2:]]
         self._write(
             [
-                pa.DictionaryArray.from_arrays(_array(columns.kind.astype(np.int32)), kinds),
-                pa.DictionaryArray.from_arrays(_array(columns.actor), actors),
-                *(_array(column, column != NONE) for column in plain[:-1]),
-                _array(columns.cut),
+                pa.DictionaryArray.from_arrays(array(columns.kind.astype(np.int32)), kinds),
+                pa.DictionaryArray.from_arrays(array(columns.actor), actors),
+                *(array(column, column != NONE) for column in plain[:-1]),
+                array(columns.cut),
                 _or_nulls(energy_j, len(columns), np.float64),
             ]
         )
@@ -120,14 +121,14 @@ class StepWriter(_TableWriter):
             epoch = (steps.batch // self._batches_per_epoch[steps.device]).astype(np.int32)
         self._write(
             [
-                _array(steps.version_written),
-                _array(steps.end),
-                _array(steps.device, steps.device != NONE),
-                _array(steps.batch),
-                _array(epoch, owned),
-                _array(steps.version_read),
-                _array(steps.version_written),
-                _array(steps.version_written - 1 - steps.version_read),
+                array(steps.version_written),
+                array(steps.end),
+                array(steps.device, steps.device != NONE),
+                array(steps.batch),
+                array(epoch, owned),
+                array(steps.version_read),
+                array(steps.version_written),
+                array(steps.version_written - 1 - steps.version_read),
                 _or_nulls(num_samples, len(steps), np.int64),
                 _or_nulls(loss, len(steps), np.float64),
                 _or_nulls(metric, len(steps), np.float64),
@@ -137,32 +138,9 @@ class StepWriter(_TableWriter):
 
 def _or_nulls(values: NDArray[Any] | None, count: int, dtype: type[np.generic]) -> Any:
     if values is None:
-        return _array(np.zeros(count, dtype), np.zeros(count, np.bool_))
+        return array(np.zeros(count, dtype), np.zeros(count, np.bool_))
     values = values.astype(dtype)
-    return _array(values, ~np.isnan(values))
-
-
-# Arrow's own conversions from and to numpy look for pandas, whose import costs more than a whole
-# timing-only run; buffers do without.
-
-
-def _array(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> Any:
-    """An arrow array over the memory of `values`; null where not `valid`."""
-    is_bool = values.dtype == np.bool_
-    data = np.packbits(values, bitorder="little") if is_bool else np.ascontiguousarray(values)
-    bitmap = None
-    if valid is not None and not valid.all():
-        bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
-    sort = pa.bool_() if is_bool else pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(sort, len(values), [bitmap, pa.py_buffer(data)])
-
-
-def _words(words: Sequence[str]) -> Any:
-    """An arrow array of strings."""
-    encoded = [word.encode() for word in words]
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(words), buffers)
+    return array(values, ~np.isnan(values))
 
 
 def read_spans(path: Path) -> Iterator[SpanColumns]:
@@ -174,23 +152,4 @@ def read_spans(path: Path) -> Iterator[SpanColumns]:
 
 def _columns(table: pa.Table) -> SpanColumns:
     columns = (table.column(field.name).combine_chunks() for field in fields(SpanColumns))
-    return SpanColumns(*(_values(c, t) for c, t in zip(columns, DTYPES, strict=True)))
-
-
-def _values(column: Any, dtype: type[np.generic]) -> NDArray[Any]:
-    """The values of an arrow array as numpy, NONE for nulls."""
-    if pa.types.is_dictionary(column.type):
-        column = column.indices
-    bitmap, data = column.buffers()
-    window = slice(column.offset, column.offset + len(column))
-    if pa.types.is_boolean(column.type):
-        return _bits(data, window)
-    values = np.frombuffer(data, column.type.to_pandas_dtype())[window].astype(dtype)
-    if bitmap is not None:
-        values[~_bits(bitmap, window)] = NONE
-    return values
-
-
-def _bits(buffer: Any, window: slice) -> NDArray[np.bool_]:
-    bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little")
-    return bits[window].astype(np.bool_)
+    return SpanColumns(*(numbers(c, t) for c, t in zip(columns, DTYPES, strict=True)))

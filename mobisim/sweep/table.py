@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mobisim.report.arrow import column
 from mobisim.report.results import replacing
 from mobisim.report.sweep_table import TABLE, Row
 
@@ -23,21 +24,11 @@ def write_table(folder: Path, rows: Sequence[Row], varied: Sequence[str]) -> Non
     """
     names = dict.fromkeys([*varied, *(name for row in rows for name in row if name != "error")])
     columns = {name: [row.get(name) for row in rows] for name in (*names, "error")}
-    arrays = {name: _array(values) for name, values in columns.items()}
+    arrays = {name: column(values) for name, values in columns.items()}
     with replacing(folder / TABLE) as aside:
         pq.write_table(pa.table(arrays), aside, compression="zstd")
     with replacing(folder / "table.csv") as aside:
         aside.write_text(_csv(columns), encoding="utf-8")
-
-
-def _array(values: list[Any]) -> Any:
-    """An arrow array; whole numbers among others are floats, and nothing at all is text."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {str}:
-        return pa.array(values, pa.string())
-    if kinds == {int, float}:
-        return pa.array(values, pa.float64())
-    return pa.array(values)
 
 
 def _csv(columns: Mapping[str, Sequence[Any]]) -> str:
