@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +19,7 @@ from mobisim.world import World
 PACKAGES = ("numpy", "pyarrow", "simpy", "torch", "transformers")
 
 
+@cache
 def _installed(package: str) -> str | None:
     try:
         return version(package)
