@@ -21,16 +21,13 @@ def crossings(clock: Clock, methods: Sequence[str], rates: Sequence[float] = ())
     That is LoRA where it is compared and can be timed, else the fastest of them. `rates` are those
     at which times are known already.
     """
-    alone = [m for m in methods if not _uses_link(m) and math.isfinite(clock.seconds(m))]
+    finite = [m for m in methods if math.isfinite(clock.seconds(m, *rates[:1]))]  # or at no rate
+    alone = [method for method in finite if not _uses_link(method)]
     if not alone:
         return []
     chosen = "lora" if "lora" in alone else min(alone, key=clock.seconds)
-    others = [method for method in methods if _uses_link(method)]
-    return [
-        crossing(clock, chosen, other, rates)
-        for other in others
-        if math.isfinite(clock.seconds(other))
-    ]
+    others = [method for method in finite if _uses_link(method)]
+    return [crossing(clock, chosen, other, rates) for other in others]
 
 
 def _uses_link(method: str) -> bool:
@@ -46,17 +43,18 @@ def crossing(clock: Clock, alone: str, other: str, rates: Sequence[float] = ()) 
     """
     own = clock.seconds(alone)
 
-    def behind(log_rate: float) -> float:
+    def behind(rate: float) -> float:
         """How far the other method lies behind, in logarithms."""
-        return math.log(clock.seconds(other, math.exp(log_rate)) / own)
+        return math.log(clock.seconds(other, rate) / own)
 
-    known = sorted(math.log(rate) for rate in rates)
-    slow = [x for x in known if behind(x) > 0]
-    low = slow[-1] if slow else math.log(LOWEST)
-    high = known[len(slow)] if len(slow) < len(known) else math.log(HIGHEST)
+    known = sorted(rates)
+    slow = [rate for rate in known if behind(rate) > 0]
+    low = slow[-1] if slow else LOWEST
+    high = known[len(slow)] if len(slow) < len(known) else HIGHEST
     if behind(low) <= 0:
         return Crossing(alone, other, None, faster=other)
     if behind(high) >= 0:
         return Crossing(alone, other, None, faster=alone)
-    rate = math.exp(float(brentq(behind, low, high, xtol=TOLERANCE)))
-    return Crossing(alone, other, rate, faster=None)
+    ends = math.log(low), math.log(high)
+    at = float(brentq(lambda x: behind(math.exp(x)), *ends, xtol=TOLERANCE))
+    return Crossing(alone, other, math.exp(at), faster=None)
