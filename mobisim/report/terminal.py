@@ -243,6 +243,8 @@ def _bytes(summary: Summary) -> Lines:
         yield _row("up", f"{human_size(wire)}{of_which}")
     if summary.get("downlink_bytes"):
         yield _row("down", human_size(summary["downlink_bytes"]))
+    if summary.get("cache_hit_rate") is not None:
+        yield _row("cache hits", f"{percent(summary['cache_hit_rate'])} of the samples")
 
 
 def _energy(summary: Summary) -> Lines:

@@ -75,6 +75,22 @@ def test_what_if_stays_within_the_next_busiest(summary: Summary) -> None:
     assert "9 s remain: server/worker-0" in text
 
 
+@pytest.mark.parametrize(
+    ("rate", "words"), [(2 / 3, "67 % of the samples"), (0.0, "0 % of the samples")]
+)
+def test_cache_says_how_many_samples_it_had(summary: Summary, rate: float, words: str) -> None:
+    """The hit rate where the server keeps samples, none included."""
+    lines = _printed(summary | {"cache_hit_rate": rate}).splitlines()
+    assert [line.split() for line in lines if "cache hits" in line] == [
+        ["cache", "hits", *words.split()]
+    ]
+
+
+def test_no_cache_has_no_hits(summary: Summary) -> None:
+    """Where nothing is kept there is no rate to tell."""
+    assert "cache hits" not in _printed(summary | {"cache_hit_rate": None})
+
+
 def test_latency_is_told_from_rate(summary: Summary) -> None:
     """Latency counts to the link's share, and the summary says that no rate shortens it."""
     blame = {"device": 1.0, "uplink": 2.0, "latency": 7.0, "server": 0.0, "downlink": 0.0}
