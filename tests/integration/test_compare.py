@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mobisim.errors import MobisimError
 from mobisim.report.comparison import Comparison
 from mobisim.scenario import catalog
 from mobisim.scenario.load import apply, resolve
+from mobisim.sweep import work
 from mobisim.sweep.work import judge, play, train
 
 NEVER = ["training.target.value=1.0", "training.optimizer.lr=1e-9"]
@@ -210,6 +212,28 @@ def test_the_crossing_is_where_a_sweep_over_rates_has_it(task: Path, tmp_path: P
     assert slower.tolist() == [True] * (last + 1) + [False] * (19 - last)
     assert rates[last] <= one.rate * 1.0001
     assert one.rate <= rates[last + 1] * 1.0001
+
+
+def test_work_is_done_once(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a method is looked at and timed, it is made ready once; data is read once."""
+    made: Counter[str] = Counter()
+
+    def counting(name: str) -> None:
+        real = getattr(work, name)
+
+        def counted(*arguments: Any) -> Any:
+            made[name] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(work, name, counted)
+
+    counting("prepare")
+    counting("draw")
+    question = small(task, tmp_path / "c", train=False)
+    _, found = compare(question, AtOnce().pool())
+    assert [one.method for one in found.standings] == list(METHODS)
+    assert made == {"prepare": len(METHODS), "draw": 1}
+    assert small(task, tmp_path / "c", train=False).session != question.session  # read anew
 
 
 def makespans(question: Question, method: str, rates: Iterable[float]) -> NDArray[np.float64]:
