@@ -15,6 +15,7 @@ from mobisim.cost.measured import MeasuredDeviceModel, MeasuredServerModel, code
 from mobisim.cost.operators import Call, Operators
 from mobisim.cost.quantised import PackedWeights
 from mobisim.cost.system import System, forward_parts
+from mobisim.cost.tape import FP32_BYTES
 from mobisim.cost.wire import CODEC_BITS, UNSCALED, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape, Work
 from mobisim.errors import InputError
@@ -71,8 +72,8 @@ class DeviceModel(Protocol):
 class ServerModel(Protocol):
     """How long a server worker takes."""
 
-    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
-        """Seconds of unpacking each part."""
+    def codec_s(self, direction: str, codec: Codec | None, shape: BatchShape | None) -> float:
+        """Seconds of encoding or decoding all taps, fp32 on the side network's side."""
         ...
 
     def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
@@ -189,9 +190,9 @@ class FixedServerModel:
     num_parts: int
     by_layer: bool
 
-    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
+    def codec_s(self, _direction: str, _codec: Codec | None, _shape: BatchShape | None) -> float:
         """Nothing: the stated step includes it."""
-        return (0.0,) * self.num_parts
+        return 0.0
 
     def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:  # noqa: ARG002 - stated
         """The stated share of the step, spread over the taps."""
@@ -214,17 +215,16 @@ class RooflineServerModel:
     system: System
     num_parts: int
 
-    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
-        """Read the codes, write fp32."""
-        assert shape is not None
-        wire, backbone = self.system.scenario.wire, self.system.backbone
+    def codec_s(self, _direction: str, codec: Codec | None, shape: BatchShape | None) -> float:
+        """Codes read and values written, or the other way."""
+        backbone = self.system.backbone
         assert backbone is not None
-        if wire.codec is None:
-            return (0.0,) * self.num_parts
-        tap = roofline_s(
-            self.profile, _codec_work(shape, backbone.width, wire.codec, wire.block_size, 4)
-        )
-        return _even(tap * len(self.system.taps), self.num_parts)
+        assert shape is not None
+        if codec is None:
+            return 0.0
+        block_size = self.system.scenario.wire.block_size
+        tap = _codec_work(shape, backbone.width, codec, block_size, FP32_BYTES)
+        return len(self.system.taps) * roofline_s(self.profile, tap)
 
     def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """One adapter's forward per tap."""
@@ -325,11 +325,11 @@ def _with_parts(
     device, server = device_model(system, group), server_model(system)
     sent = fresh.sent if fresh is not None else None
     width = system.backbone.width if system.backbone is not None else 0
-    encode_s, decode_s = device.encode_s(sent), server.decode_s(sent)
+    encode_s = device.encode_s(sent)
+    unpack_s = server.codec_s("decode", system.scenario.wire.codec, sent)
     if fresh is not None and sent is not None:
         encode_s = (*encode_s[:-1], encode_s[-1] + _score_s(system, group.profile, fresh))
-        repack_s = _repack_s(system, sent)
-        decode_s = tuple(s + repack_s / len(decode_s) for s in decode_s)
+        unpack_s += _repack_s(system, sent)
     return replace(
         cost,
         forward_s=device.forward_s(fresh),
@@ -337,7 +337,7 @@ def _with_parts(
         payload_bytes=payload_parts(
             system.scenario.wire, sent, width, len(system.taps), by_layer=system.by_layer
         ),
-        decode_s=decode_s,
+        decode_s=_even(unpack_s, _num_parts(system)),
     )
 
 
@@ -381,20 +381,13 @@ def replay_cost(parts: Sequence[tuple[System, BatchShape]]) -> BatchCost:
 
 def _unpack_s(system: System, kept: BatchShape) -> float:
     """Seconds of the server for decoding what it has kept."""
-    return _cache_codec_s(system, "decode", kept)
+    return server_model(system).codec_s("decode", system.options.cache_codec, kept)
 
 
 def _repack_s(system: System, sent: BatchShape) -> float:
     """Seconds of the server for encoding what it will keep, where that has a codec of its own."""
     options = system.options
     same = options.cache_codec == system.scenario.wire.codec
-    return 0.0 if same or not options.caches else _cache_codec_s(system, "encode", sent)
-
-
-def _cache_codec_s(system: System, direction: str, shape: BatchShape) -> float:
-    profile = system.scenario.server.profile
-    if isinstance(profile, FixedServer):
-        return 0.0  # a stated step includes it
-    assert system.backbone is not None
-    wire = system.scenario.wire.model_copy(update={"codec": system.options.cache_codec})
-    return len(system.taps) * codec_s(profile, direction, shape, system.backbone.width, wire)
+    if same or not options.caches:
+        return 0.0
+    return server_model(system).codec_s("encode", options.cache_codec, sent)

@@ -140,11 +140,10 @@ class MeasuredServerModel:
     system: System
     num_parts: int
 
-    def decode_s(self, shape: BatchShape | None) -> tuple[float, ...]:
+    def codec_s(self, direction: str, codec: Codec | None, shape: BatchShape | None) -> float:
         """The codec, tap by tap."""
         assert shape is not None
-        total = self.operators.seconds(self._decode(shape)) * len(self.system.taps)
-        return (total / self.num_parts,) * self.num_parts
+        return len(self.system.taps) * self.operators.seconds(self._codec(direction, codec, shape))
 
     def side_forward_s(self, shape: BatchShape | None) -> tuple[float, ...]:
         """One adapter's forward per tap."""
@@ -161,7 +160,8 @@ class MeasuredServerModel:
     def outside(self, shape: BatchShape) -> list[str]:
         """What lies outside the measured sizes."""
         rest = [*self._side_forward(shape), *self._step(shape)]
-        return self.operators.outside([*self._decode(shape), *rest])
+        decode = self._codec("decode", self.system.scenario.wire.codec, shape)
+        return self.operators.outside([*decode, *rest])
 
     def _side_forward(self, shape: BatchShape) -> list[Call]:
         """Of one tap, where it does not belong to the step."""
@@ -190,12 +190,12 @@ class MeasuredServerModel:
         sizes = ((shape.num_tokens * share, float(wide)) for wide, share in side.projected)
         return [Call(f"linear:{direction}", (*one, float(side.width)), count) for one in sizes]
 
-    def _decode(self, shape: BatchShape) -> list[Call]:
-        if self.operators.in_pieces:
-            return piece("decode", shape)
+    def _codec(self, direction: str, codec: Codec | None, shape: BatchShape) -> list[Call]:
         wire, backbone = self.system.scenario.wire, self.system.backbone
+        if self.operators.in_pieces and codec == wire.codec:
+            return piece(direction, shape)
         assert backbone is not None
-        return codec_calls("decode", shape, backbone.width, wire.codec, wire.block_size)
+        return codec_calls(direction, shape, backbone.width, codec, wire.block_size)
 
     def _adapter(self, direction: str, shape: BatchShape) -> Call:
         side = self.system.side

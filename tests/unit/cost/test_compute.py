@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mobisim.cost.compute import BatchCost, batch_cost, roofline_s
@@ -55,6 +57,16 @@ def test_layers_add_up_to_the_whole_forward() -> None:
     assert sum(split.forward_s) == pytest.approx(whole.forward_s[0])
     assert sum(split.encode_s) == pytest.approx(whole.encode_s[0])
     assert sum(split.decode_s) == pytest.approx(whole.decode_s[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_was_kept_is_unpacked_as_what_comes(precision: str) -> None:
+    """The side network reads fp32, whatever the server's precision; packing anew is besides."""
+    options = ["method=pae-mobillm", f"server.profile.precision.value={precision}"]
+    kept = _cost(*options, shape=replace(SHAPE, kept=SHAPE))
+    fresh, repacked = _cost(*options), _cost(*options, "cache.codec=int8")
+    assert kept.cached_s == fresh.decode_s[0] == _cost(options[0]).decode_s[0] > 0
+    assert repacked.decode_s[0] > fresh.decode_s[0]
 
 
 def test_layer_messages_repeat_only_their_header() -> None:
