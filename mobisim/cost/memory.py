@@ -36,8 +36,9 @@ class DeviceMemory:
 class ServerMemory:
     """Bytes on the server.
 
-    `state` is what trains with its gradients and states, `stored` one step per worker, `queue` the
-    payloads that wait, `weights` a frozen backbone's, `cache` what is kept for later epochs.
+    `state` is what trains with its gradients and states, `stored` what a step keeps for the
+    backward and `transient` what lives within it, for each worker, `queue` the payloads that wait,
+    `weights` a frozen backbone's, `cache` what is kept for later epochs.
     """
 
     state: int
@@ -46,6 +47,7 @@ class ServerMemory:
     runtime: int
     weights: int = 0
     cache: int = 0
+    transient: int = 0
 
     @property
     def peak(self) -> int:
@@ -123,6 +125,7 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
         stored=server.workers * max(_stored(view, shape.sent) for view in system.views),
         queue=queued,
         runtime=runtime_bytes(server.profile),
+        transient=server.workers * side.logit_bytes(shape.sent),
     )
 
 

@@ -92,11 +92,12 @@ def _trains(
     found = training_memory(system, server.profile, shape, part)
     return ServerMemory(
         state=found.gradients + found.optimizer,
-        stored=server.workers * (found.stored + found.transient),
+        stored=server.workers * found.stored,
         queue=queued,
         runtime=found.runtime,
         weights=found.weights,
         cache=cached,
+        transient=server.workers * found.transient,
     )
 
 

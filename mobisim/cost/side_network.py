@@ -24,7 +24,8 @@ class SideCost:
     `head_width` is the number of classes, or the vocabulary for a next-token head, which is the
     backbone's own, copied to the server and frozen. `projected` are the projections that the
     activations at hand go through, each with the width that it begins with and the share of the
-    tokens that need it; `projections` are the widths of all that there are.
+    tokens that need it; `projections` are the widths of all that there are. A head `averages` where
+    it reads the mean of a sample's tokens.
     """
 
     num_taps: int
@@ -35,6 +36,7 @@ class SideCost:
     optimizer_states: int = ADAMW_STATES
     projected: tuple[tuple[int, float], ...] = ()
     projections: tuple[int, ...] = ()
+    averages: bool = True
 
     @property
     def adapter_parameters(self) -> int:
@@ -125,9 +127,11 @@ class SideCost:
 
     def _head(self, shape: BatchShape) -> Work:
         products = 3 if self.head_trains else 2  # a frozen head needs no weight gradient
-        rows = shape.num_samples if self.head_trains else shape.num_tokens
-        product = 2.0 * rows * self.width * self.head_width
+        product = 2.0 * self._head_rows(shape) * self.width * self.head_width
         return Work(products * product, FLOAT_BYTES * self.width * self.head_width, 10)
+
+    def _head_rows(self, shape: BatchShape) -> int:
+        return shape.num_samples if self.head_trains else shape.num_tokens
 
     def _update(self) -> Work:
         touched = self.own_parameters * (2 + 2 * self.optimizer_states)
@@ -137,11 +141,20 @@ class SideCost:
         """Bytes that the forward keeps for the backward, decoded activations included.
 
         Per tap: the decoded activation and s_{i-1} for the gate, x_i for the down-projection,
-        the bottleneck before and after its activation; where it is projected, both of it.
+        the bottleneck before and after its activation; where it is projected, both of it. The
+        first decoded activation is s_0 as well. Of the head, what it reads, or its norm does,
+        also before this is averaged, and the logarithms of the probabilities.
         """
         own = sum(wide * share for wide, share in self.projected)
         per_token = 3 * self.width + 2 * self.bottleneck + own
-        return round(FLOAT_BYTES * shape.num_tokens * per_token * self.num_taps)
+        taps = per_token * self.num_taps - self.width
+        averaged = self.width if self.averages and self.head_trains else 0
+        head = self._head_rows(shape) * (self.width + self.head_width)
+        return round(FLOAT_BYTES * (shape.num_tokens * (taps + averaged) + head))
+
+    def logit_bytes(self, shape: BatchShape) -> int:
+        """Logits and their gradient, which live within a step."""
+        return 2 * FLOAT_BYTES * self._head_rows(shape) * self.head_width
 
     @property
     def state_bytes(self) -> int:

@@ -141,6 +141,8 @@ class System:
             return None
         training = self.scenario.training
         next_token = training is not None and training.head == "next_token"
+        pooling = training.pooling if training is not None else None
+        usual = "last" if self.backbone.is_decoder else "mean"
         stated = self.scenario.federation.alignment
         width = stated.width or shared_width((one.width, count) for _, one, count in self._fleet)
         own = self.backbone.width
@@ -154,6 +156,7 @@ class System:
             head_width=self.backbone.vocab_size if next_token else self.num_classes,
             head_trains=not next_token,
             optimizer_states=self._optimizer_states(),
+            averages=(pooling or usual) == "mean",
         )
 
     @cached_property
