@@ -23,6 +23,7 @@ from mobisim.testbed.kernel_link import KernelLinks, NotPermittedError, Rates, k
 from mobisim.testbed.plan import Plan
 
 POLL_S = 0.05
+ANY_PORT = "127.0.0.1:0"
 START_S = 120.0
 RESTARTS = 3
 CHECKPOINT_S = 30.0
@@ -164,12 +165,11 @@ class _Processes:
 
     def run(self) -> Path:
         """Start all, see them through to the end."""
-        listening = self.links.listening if self.links else "127.0.0.1:0"
-        server = self._start([*self._server_words(listening)])
+        listening = self.links.listening if self.links else ANY_PORT
+        server = self._start(self._server_words(listening))
+        # At once: devices look for the server when they have prepared themselves.
+        devices = [self._start(self._device_words(i)) for i in range(len(self.cores.devices))]
         address = self._address(server)
-        devices = [
-            self._start(self._device_words(i, address)) for i in range(len(self.cores.devices))
-        ]
         while server.process.poll() is None or self._again(server, address):
             for device in devices:
                 if device.process.poll():
@@ -183,22 +183,22 @@ class _Processes:
         words = [
             *(self.links.inside(None) if self.links else ()),
             *_mobisim("serve"), *bed.words, "--listen", listening,
-            "--about", json.dumps(self.about()), "--address-file", str(self.address_file),
-            "--checkpoint-every", str(bed.checkpoint_every_s),
+            "--about", json.dumps(self.about()), "--checkpoint-every", str(bed.checkpoint_every_s),
         ]  # fmt: skip
         words += ["--out", str(bed.out)] if bed.out else []
         words += [] if bed.plots else ["--no-plots"]
         return [*words, *self._common(self.cores.server)]
 
-    def _device_words(self, index: int, address: str) -> list[str]:
+    def _device_words(self, index: int) -> list[str]:
         inside = self.links.inside(index) if self.links else []
-        there = self.links.server_address(index) if self.links else address
+        there = self.links.server_address(index) if self.links else ANY_PORT
         words = [*inside, *_mobisim("device"), *self.bed.words]
         words += ["--connect", there, "--index", str(index)]
         return [*words, *self._common(self.cores.devices[index])]
 
     def _common(self, core: int | None) -> list[str]:
         words = ["--keys", str(self.keys.folder), "--leash"]
+        words += ["--address-file", str(self.address_file)]
         words += ["--kernel-link"] if self.links else []
         return words if core is None else [*words, "--core", str(core)]
 
@@ -239,7 +239,7 @@ class _Processes:
             raise HalfFailedError("a process of the testbed failed; nothing was published")
         words = child.words
         if "--listen" in words and child.restarts == 0:
-            words = child.words = [address if w == "127.0.0.1:0" else w for w in words]
+            words = child.words = [address if w == ANY_PORT else w for w in words]
             words.append("--resume")
         child.restarts += 1
         child.process = _popen(words)

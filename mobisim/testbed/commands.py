@@ -15,8 +15,10 @@ from mobisim import options
 if TYPE_CHECKING:
     from mobisim.prepare import Progress
     from mobisim.testbed.plan import Plan
+    from mobisim.testbed.radio import Line
 
 Limit = str
+LOOK_S = 0.05
 LIMITS = ("auto", "kernel", "sender")
 
 
@@ -181,9 +183,11 @@ def serve(
 @click.option("--core", type=int, help="Run on this core only.")
 @click.option("--kernel-link", is_flag=True, help="The network itself limits the link.")
 @click.option("--leash", is_flag=True, hidden=True)
+@click.option("--address-file", type=click.Path(path_type=Path), hidden=True)
 def device(
     scenario: str, overrides: Sequence[str], connect: str, key_folder: Path | None, index: int,
-    patience: float, core: int | None, *, no_train: bool, kernel_link: bool, leash: bool,
+    patience: float, core: int | None, address_file: Path | None, *,
+    no_train: bool, kernel_link: bool, leash: bool,
 ) -> None:  # fmt: skip
     """One device of SCENARIO: computes, sends, and receives the side network in the end."""
     require_zmq()
@@ -204,7 +208,24 @@ def device(
         latency_s=group.latency_s,
         patience_s=patience,
     )
-    be_device(plan, line)
+    be_device(plan, line, lambda line: _found(line, address_file))
+
+
+def _found(line: Line, address_file: Path | None) -> Line:
+    """The line once the server is there; where it listens at any port, with that which it says."""
+    import time  # noqa: PLC0415
+    from dataclasses import replace  # noqa: PLC0415
+
+    from mobisim.testbed.endpoint import Address  # noqa: PLC0415
+
+    if address_file is None:
+        return line
+    while not address_file.exists():  # whoever holds the leash knows for how long
+        time.sleep(LOOK_S)
+    if line.address.port:
+        return line
+    said = address_file.read_text(encoding="utf-8")
+    return replace(line, address=Address.parse(said, "--address-file"))
 
 
 def begin(core: int | None, *, leash: bool) -> None:

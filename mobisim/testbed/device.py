@@ -83,15 +83,17 @@ class _Part:
         self.since = now()
 
 
-def be_device(plan: Plan, line: Line, ready: Callable[[], None] = lambda: None) -> None:
-    """Work through all mini-batches; returns when the side network is here."""
+def be_device(plan: Plan, line: Line, found: Callable[[Line], Line] = lambda line: line) -> None:
+    """Work through all mini-batches; returns when the side network is here.
+
+    `found` gives the line to take once all is warmed up: a server may still prepare itself till then.
+    """
     torch.set_num_threads(1)
     backend = Backend(plan, plan.trainer(), line.device)
     backend.warm_up()
     gc.collect()
     gc.freeze()
-    ready()
-    radio = Radio(line)
+    radio = Radio(found(line))
     try:
         radio.start()
         _work(plan, backend, radio)

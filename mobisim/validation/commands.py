@@ -43,7 +43,7 @@ def validate(
     require_zmq()
     from mobisim.validation.validate import Effort  # noqa: PLC0415
 
-    effort = Effort(repeats, limit, train=not suite)
+    effort = Effort(repeats, limit, aim=suite)
     if suite:
         _suite(out, effort, at_most)
     else:

@@ -39,6 +39,7 @@ class Figures:
     kinds: dict[str, float]  # mean seconds per mini-batch
     step_s: float  # from one step's end to the next one's, in the mean
     makespan_s: float
+    target: float | None
     time_to_target_s: float | None
     busy: dict[str, float]
     losses: tuple[float, ...]
@@ -55,6 +56,7 @@ class Figures:
             kinds=_per_batch(spans, len(ends)),
             step_s=(ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else ends[0],
             makespan_s=summary["makespan_s"],
+            target=summary["target"]["value"] if summary["target"] else None,
             time_to_target_s=summary["time_to_target_s"],
             busy={name: summary["utilisation"][name] for name in BUSY},
             losses=tuple(math.nan if loss is None else loss for loss in steps["loss"]),
@@ -107,10 +109,21 @@ class Comparison:
         return next(line for line in self.lines if line.name == name)
 
     @property
+    def missed(self) -> tuple[int, int] | None:
+        """Real and simulated runs that missed the target; None where there is none."""
+        if self.real[0].target is None:
+            return None
+        return _missing(self.real), _missing(self.simulated)
+
+    @property
     def blamed(self) -> str:
         """The kind of span that is furthest off, in seconds of a mini-batch."""
         kinds = [line for line in self.lines if line.name in KINDS and line.name != "download"]
         return max(kinds, key=lambda line: abs(line.simulated - line.measured)).name
+
+
+def _missing(runs: Sequence[Figures]) -> int:
+    return sum(one.time_to_target_s is None for one in runs)
 
 
 def compare(real: Sequence[Figures], simulated: Sequence[Figures]) -> Comparison:
@@ -119,7 +132,7 @@ def compare(real: Sequence[Figures], simulated: Sequence[Figures]) -> Comparison
     lines = [_line(name, real, simulated, _kind(name)) for name in names]
     lines.append(_line("step time", real, simulated, lambda one: one.step_s))
     lines.append(_line("makespan", real, simulated, lambda one: one.makespan_s))
-    if all(one.time_to_target_s is not None for one in (*real, *simulated)):
+    if not _missing((*real, *simulated)):
         lines.append(
             _line("time to target", real, simulated, lambda one: one.time_to_target_s or math.nan)
         )

@@ -37,6 +37,7 @@ STRATA: dict[str, dict[str, tuple[Any, ...]]] = {
 BATCH_SIZES, GRANULARITIES = (4, 8, 16), ("batch", "layer")
 SEQUENCE_LENGTH = 32
 RUN_S, MOST_BATCHES, LEAST_BATCHES = 5.0, 40, 12
+EVALUATIONS = 3
 BYTES_PER_VALUE = {"nf4": 0.56, "int4": 0.56, "int8": 1.06, "fp16": 2.0}
 WIDTH, TAPS = 384, 6
 
@@ -48,7 +49,8 @@ side_network: {{bottleneck: {bottleneck}}}
 wire: {{codec: {codec}}}
 deliver: none
 training: {{task: builtin, backbone: minilm, batch_size: {batch_size}, sequence_length: {length},
-           epochs: 1, num_samples: {num_samples}}}
+           epochs: 1, num_samples: {num_samples}, evaluate_every: {evaluate_every},
+           target: {{metric: loss, value: 0}}}}  # moved to where the simulated curve meets it late
 devices:
   - profile: {{kind: fixed, forward_s: 1 s, encode_s: 1 s}}
     link: {{kind: constant, uplink: {mbit:.2f} Mbit/s, latency: 0 s, overhead_bytes: 66,
@@ -82,6 +84,8 @@ class Drawn:
         fields = vars(self) | {
             "length": SEQUENCE_LENGTH,
             "num_samples": self.num_batches * self.batch_size,
+            # Seldom: to keep what will be judged takes time that no simulated run takes.
+            "evaluate_every": math.ceil(self.num_batches / EVALUATIONS),
         }
         return loads(TEMPLATE.format(**fields), self.name)
 
@@ -173,14 +177,24 @@ class Accuracy:
 
 def line_of(row: dict[str, Any], name: str) -> dict[str, Any]:
     """A quantity of a configuration."""
-    return next(line for line in row["lines"] if line["name"] == name)
+    (line,) = lines_of(row, name)
+    return line
+
+
+def lines_of(row: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A quantity of a configuration; nothing where a run had none."""
+    return [line for line in row["lines"] if line["name"] == name]
 
 
 def accuracies(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Accuracy]:
-    """The accuracy of a quantity for each group, by who set the real pace, and over all."""
+    """The accuracy of a quantity for each group, by who set the real pace, and over all.
+
+    Only over configurations that have it.
+    """
     groups = sorted({row["bottleneck"] for row in rows})
     found = {group: [row for row in rows if row["bottleneck"] == group] for group in groups}
-    return {
-        group: Accuracy.of(line_of(row, name) for row in mine)
+    known = {
+        group: [line for row in mine for line in lines_of(row, name)]
         for group, mine in (found | {"all": list(rows)}).items()
     }
+    return {group: Accuracy.of(lines) for group, lines in known.items() if lines}

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mobisim.units import human_time
 from mobisim.validation.compare import Comparison, Line
-from mobisim.validation.suite import Accuracy, accuracies, line_of
+from mobisim.validation.suite import Accuracy, accuracies, line_of, lines_of
 
 NAMES = {"uplink": "link"}
 
@@ -29,9 +29,19 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(table)
     console.print(f"\npace        {NAMES.get(found.bottleneck, found.bottleneck)} in the real run")
     console.print(f"furthest    {found.blamed}: that kind of span is to blame where they part")
+    if found.missed and any(found.missed):
+        console.print(f"target      {_missed(found.missed, len(found.real))}")
     if found.loss_gap is not None:
         apart = f"at most {found.loss_gap:.2g} apart" if found.loss_gap else "equal to the last bit"
         console.print(f"losses      {apart}")
+
+
+def _missed(missed: Sequence[int], count: int) -> str:
+    """Which runs missed the target, so that no time can be compared."""
+    if list(missed) == [count, count]:
+        return "not met, as simulated"
+    real, simulated = missed
+    return f"missed by {real} of {count} real runs, {simulated} of {count} simulated"
 
 
 def _time(seconds: float) -> str:
@@ -43,7 +53,7 @@ def _shares(line: Line) -> tuple[str, str]:
 
 
 SETTINGS = ("Mbit/s", "codec", "batch", "granularity", "run-ahead", "bottleneck")
-FOUND = ("step, real", "simulated", "error", "spread", "makespan", "to blame")
+FOUND = ("step, real", "simulated", "error", "spread", "makespan", "to target", "to blame")
 SUITE_COLUMNS = ("configuration", "paced by", *SETTINGS, *FOUND)
 
 
@@ -57,9 +67,15 @@ def suite_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             row["codec"], str(row["batch_size"]), row["granularity"], str(row["run_ahead"]),
             str(_width_of(row)), _time(step["measured"]), _time(step["simulated"]),
             f"{step['error'] * 100:+.1f} %", f"{step['spread'] * 100:.1f} %",
-            f"{makespan['error'] * 100:+.1f} %", row["blamed"],
+            f"{makespan['error'] * 100:+.1f} %", _to_target(row), row["blamed"],
         ))  # fmt: skip
     return found
+
+
+def _to_target(row: dict[str, Any]) -> str:
+    for line in lines_of(row, "time to target"):
+        return f"{line['error'] * 100:+.1f} %"
+    return _missed(row["missed"], len(row["real"])) if row.get("missed") else "–"
 
 
 def _width_of(row: dict[str, Any]) -> int:
@@ -70,7 +86,7 @@ def accuracy_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Median and 90th percentile of absolute errors, by group."""
     return [
         (name, NAMES.get(group, group), str(one.count), *_accuracy(one))
-        for name in ("step time", "makespan")
+        for name in ("step time", "makespan", "time to target")
         for group, one in accuracies(rows, name).items()
     ]
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mobisim.prepare import Options
 from mobisim.report.results import write_json
-from mobisim.runner import run
 from mobisim.scenario.schema import Scenario
 from mobisim.testbed.bed import Bed, run_bed
 from mobisim.testbed.plan import as_run_for_real
 from mobisim.validation.compare import Comparison, Figures, compare
 from mobisim.validation.profile import ROUND_S, Measurement
+from mobisim.validation.simulation import Simulation
 
 REPEATS = 3  # of the real run, each after a round of the measurement
 Notice = Callable[[str], None]
@@ -22,13 +21,18 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Effort:
-    """How often the real run is repeated, who limits its link, and how long each piece is timed."""
+    """How often the real run is repeated, who limits its link, and how long each piece is timed.
+
+    `aim` moves the target to where the simulated learning curve first meets it late, before
+    anything is run for real.
+    """
 
     repeats: int = REPEATS
     limit: str = "auto"
     round_s: float = ROUND_S
     train: bool = True
     plots: bool = False
+    aim: bool = False
 
 
 def validate(
@@ -43,7 +47,10 @@ def validate(
         InputError: no testbed can run it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    real = as_run_for_real(scenario)
+    real, simulation = as_run_for_real(scenario), Simulation(train=effort.train, plots=effort.plots)
+    if effort.aim:
+        notice("simulating what is learned")
+        real = simulation.aimed(real)
     path = folder / "scenario.yaml"
     path.write_text(json.dumps(real.model_dump(mode="json")), encoding="utf-8")
     figures, profiles = [], []
@@ -58,19 +65,10 @@ def validate(
     write_json(folder / "profiles.json", [one.as_numbers() for one in profiles])
     places = [folder / f"simulated-{number + 1}" for number in range(effort.repeats)]
     simulated = [
-        _simulated(one.put_into(real), place, effort)
+        simulation.run(one.put_into(real), place)
         for one, place in zip(profiles, places, strict=True)
     ]
     return compare(figures, simulated)
-
-
-def _simulated(scenario: Scenario, place: Path, effort: Effort) -> Figures:
-    options = Options(
-        out=place, train=effort.train, plots=effort.plots, ignore_memory=True,
-        allow_extrapolation=True, command="mobisim validate",
-    )  # fmt: skip
-    run(scenario, options)
-    return Figures.of(place)
 
 
 def as_numbers(found: Comparison) -> dict[str, object]:
@@ -81,6 +79,7 @@ def as_numbers(found: Comparison) -> dict[str, object]:
         "loss_gap": found.loss_gap,
         "bottleneck": found.bottleneck,
         "blamed": found.blamed,
+        "missed": found.missed,
         "real": [_figures(one) for one in found.real],
         "simulated": [_figures(one) for one in found.simulated],
     }
