@@ -38,7 +38,7 @@ class Simulation:
         return Figures.of(place)
 
     def aimed(self, scenario: Scenario) -> Scenario:
-        """The scenario with its target where its own learning curve, simulated, first meets it late.
+        """The scenario with its target where its learning curve, simulated, first meets it late.
 
         It stays where it is if the curve has no such place, or none is asked for.
         """

@@ -75,7 +75,7 @@ def suite_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 def _to_target(row: dict[str, Any]) -> str:
     for line in lines_of(row, "time to target"):
         return f"{line['error'] * 100:+.1f} %"
-    return _missed(row["missed"], len(row["real"])) if row.get("missed") else "–"
+    return _missed(row["missed"], len(row["real"])) if row.get("missed") else ""
 
 
 def _width_of(row: dict[str, Any]) -> int:

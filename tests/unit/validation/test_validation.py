@@ -3,23 +3,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from mobisim.learning import History, Learning, Recorded
 from mobisim.scenario.profiles import Measured
-from mobisim.scenario.schema import Scenario
+from mobisim.scenario.schema import Scenario, Target, Training
+from mobisim.span import NONE, STEP, SpanColumns
 from mobisim.validation import suite
 from mobisim.validation.compare import Comparison, Figures, compare
 from mobisim.validation.pieces import WHOLE
 from mobisim.validation.plots import draw_comparison, draw_suite
 from mobisim.validation.profile import Child, Profiles, _delayed, _profile
 from mobisim.validation.published import published
+from mobisim.validation.simulation import late_target
 from mobisim.validation.suite import STRATA, Drawn, accuracies, draws
-from mobisim.validation.tables import accuracy_rows, markdown, suite_rows
+from mobisim.validation.tables import SUITE_COLUMNS, accuracy_rows, markdown, suite_rows
 from mobisim.validation.theory import check_all
 from mobisim.validation.validate import Effort, as_numbers
 
@@ -27,6 +30,7 @@ FIGURES = Figures(
     kinds={"forward": 0.1, "transfer": 0.4, "step": 0.05},
     step_s=0.4,
     makespan_s=10.0,
+    target=0.65,
     time_to_target_s=5.0,
     busy={"device-0": 0.25, "uplink-0": 1.0, "server/worker-0": 0.125},
     losses=(0.7, 0.6),
@@ -70,6 +74,71 @@ def test_no_time_to_target_where_a_run_missed_it() -> None:
     assert comparison().line("time to target").error == 0
     missed = compare([FIGURES, figures(time_to_target_s=None)], [FIGURES] * 2)
     assert "time to target" not in [line.name for line in missed.lines]
+    assert missed.missed == (1, 0)
+    none = figures(target=None, time_to_target_s=None)
+    assert compare([none], [none]).missed is None
+
+
+METRIC = (math.nan, 0.7, math.nan, 0.5, math.nan, 0.4)  # of six steps, every other one evaluated
+
+
+def time_to_target(ends: Sequence[float], value: float) -> float | None:
+    """What learning says of made-up steps that ended then."""
+    training = Training(
+        batch_size=1, sequence_length=1, epochs=6, target=Target(metric="loss", value=value)
+    )
+    learned = History(loss=[0.5] * len(ends), metric=list(METRIC), initial=0.8)
+    learning = Learning(MagicMock(scenario=MagicMock(training=training)), Recorded(learned))
+    rows = [
+        (STEP, 2, end - 0.5, end, 0, number, NONE, NONE, number, number + 1, False)
+        for number, end in enumerate(ends)
+    ]
+    learning.add(SpanColumns.from_rows(rows))
+    return learning.time_to_target_s
+
+
+def test_time_to_target_is_compared_at_the_step_that_meets_it() -> None:
+    """The fourth step decides, however far apart the last ones are."""
+    real, simulated = (1.0, 2.0, 3.0, 5.0, 6.0, 7.0), (1.0, 2.0, 3.0, 4.0, 7.0, 14.0)
+    target = late_target(METRIC)
+    assert target == pytest.approx(0.6)
+    found = compare(
+        *([figures(time_to_target_s=time_to_target(ends, target))] for ends in (real, simulated))
+    )
+    line = found.line("time to target")
+    assert (line.measured, line.simulated) == (5.0, 4.0)
+    assert line.error == pytest.approx(-0.2)
+    assert time_to_target(real, 0.39) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "value"),
+    [
+        ((0.9, 0.8, 0.7, 0.6), 0.75),  # the third is the first of the second half
+        ((0.9, 0.5, 0.7, 0.6), None),  # never again as good as in the first half
+        ((0.5, 0.9, 0.7, 0.3), 0.4),  # only the last one is better than the first
+        ((math.nan, math.nan, math.nan, 0.3), None),  # nothing before it to be better than
+    ],
+)
+def test_the_target_is_met_late_and_not_before(losses: Sequence[float], value: float) -> None:
+    """Between the first loss of the second half that is below all before it, and these."""
+    assert late_target(losses) == (None if value is None else pytest.approx(value))
+
+
+def test_the_suite_tells_times_to_target_where_there_are_any() -> None:
+    """Each group counts those that met their target; the others say who missed it."""
+    met, missed, none = rows()
+    lines = [line for line in missed["lines"] if line["name"] != "time to target"]
+    missed |= {"lines": lines, "missed": (2, 0), "bottleneck": "server"}
+    none |= {"lines": lines, "missed": (3, 3), "bottleneck": "server"}
+    next(line for line in met["lines"] if line["name"] == "time to target")["error"] = -0.02
+    found = accuracies([met, missed, none], "time to target")
+    assert {group: one.count for group, one in found.items()} == {"uplink": 1, "all": 1}
+    assert found["all"].median == found["all"].p90 == pytest.approx(0.02)
+    column = SUITE_COLUMNS.index("to target")
+    told = [row[column] for row in suite_rows([met, missed, none])]
+    assert told[0] == "-2.0 %"
+    assert told[1:] == ["missed by 2 of 3 real runs, 0 of 3 simulated", "not met, as simulated"]
 
 
 def rows() -> list[dict[str, Any]]:
@@ -131,7 +200,7 @@ def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
     text = markdown(["a", "b"], [("1", "2")])
     assert text == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
     assert len(suite_rows(rows())) == 3
-    assert len(accuracy_rows(rows())) == 4
+    assert len(accuracy_rows(rows())) == 6
     draw_comparison(comparison(), tmp_path / "one.png")
     draw_suite(rows(), tmp_path / "suite.png")
     assert (tmp_path / "one.png").stat().st_size > 10_000
