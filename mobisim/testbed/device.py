@@ -86,7 +86,7 @@ class _Part:
 def be_device(plan: Plan, line: Line, found: Callable[[Line], Line] = lambda line: line) -> None:
     """Work through all mini-batches; returns when the side network is here.
 
-    `found` gives the line to take once all is warmed up: a server may still prepare itself till then.
+    `found` gives the line to take once all is warmed up: the server may still start till then.
     """
     torch.set_num_threads(1)
     backend = Backend(plan, plan.trainer(), line.device)

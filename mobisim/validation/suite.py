@@ -15,6 +15,7 @@ import numpy as np
 from mobisim.report.results import write_json
 from mobisim.scenario.load import loads
 from mobisim.scenario.schema import Scenario
+from mobisim.training.data import read_task
 from mobisim.validation.validate import Effort, Notice, as_numbers, validate
 
 SEED, EACH, MOST = 20261121, 4, 10  # that many paced by each, of so many draws
@@ -36,8 +37,8 @@ STRATA: dict[str, dict[str, tuple[Any, ...]]] = {
 }  # fmt: skip
 BATCH_SIZES, GRANULARITIES = (4, 8, 16), ("batch", "layer")
 SEQUENCE_LENGTH = 32
-RUN_S, MOST_BATCHES, LEAST_BATCHES = 5.0, 40, 12
-EVALUATIONS = 3
+RUN_S, MOST_EPOCHS, LEAST_EPOCHS = 5.0, 10, 3
+BATCHES_PER_EPOCH, EVALUATIONS = 4, 3
 BYTES_PER_VALUE = {"nf4": 0.56, "int4": 0.56, "int8": 1.06, "fp16": 2.0}
 WIDTH, TAPS = 384, 6
 
@@ -48,9 +49,10 @@ granularity: {granularity}
 side_network: {{bottleneck: {bottleneck}}}
 wire: {{codec: {codec}}}
 deliver: none
-training: {{task: builtin, backbone: minilm, batch_size: {batch_size}, sequence_length: {length},
-           epochs: 1, num_samples: {num_samples}, evaluate_every: {evaluate_every},
-           target: {{metric: loss, value: 0}}}}  # moved to where the simulated curve meets it late
+training:
+  {{task: {task}, backbone: minilm, batch_size: {batch_size}, sequence_length: {length},
+   epochs: {epochs}, evaluate_every: {evaluate_every}, optimizer: {{lr: 3.0e-4}},
+   target: {{metric: loss, value: 0}}}}  # moved to where the simulated curve meets it late
 devices:
   - profile: {{kind: fixed, forward_s: 1 s, encode_s: 1 s}}
     link: {{kind: constant, uplink: {mbit:.2f} Mbit/s, latency: 0 s, overhead_bytes: 66,
@@ -77,13 +79,20 @@ class Drawn:
         """As many mini-batches as the link carries in a few seconds."""
         values = self.batch_size * SEQUENCE_LENGTH * WIDTH * TAPS
         transfer_s = values * BYTES_PER_VALUE[self.codec] * 8 / (self.mbit * 1e6)
-        return max(LEAST_BATCHES, min(MOST_BATCHES, round(RUN_S / transfer_s)))
+        epochs = round(RUN_S / transfer_s / BATCHES_PER_EPOCH)
+        return BATCHES_PER_EPOCH * max(LEAST_EPOCHS, min(MOST_EPOCHS, epochs))
 
-    def scenario(self) -> Scenario:
-        """The scenario that this stands for."""
+    @property
+    def num_samples(self) -> int:
+        """Sentences of its task."""
+        return self.batch_size * BATCHES_PER_EPOCH
+
+    def scenario(self, task: Path) -> Scenario:
+        """The scenario that this stands for, which learns a task of `num_samples` sentences."""
         fields = vars(self) | {
             "length": SEQUENCE_LENGTH,
-            "num_samples": self.num_batches * self.batch_size,
+            "task": json.dumps(str(task.resolve())),
+            "epochs": self.num_batches // BATCHES_PER_EPOCH,
             # Seldom: to keep what will be judged takes time that no simulated run takes.
             "evaluate_every": math.ceil(self.num_batches / EVALUATIONS),
         }
@@ -141,12 +150,27 @@ class Suite:
 
     def _validate(self, one: Drawn) -> None:
         tell = _numbered(self.notice, one.name)
-        found = validate(one.scenario(), self.folder / one.name, self.effort, tell)
+        task = write_task(self.folder / one.name / "task", one.num_samples)
+        found = validate(one.scenario(task), self.folder / one.name, self.effort, tell)
         write_json(self._place(one), as_numbers(found))
 
     def _row(self, one: Drawn) -> dict[str, Any]:
         found = json.loads(self._place(one).read_text(encoding="utf-8"))
         return vars(one) | {"side_bottleneck": one.bottleneck} | dict(found)
+
+
+def write_task(folder: Path, num_samples: int) -> Path:
+    """The first sentences of the built-in task, to learn from and to be judged on alike.
+
+    So few steps teach nothing of other sentences, and a loss that does not fall meets no target.
+    """
+    train, _ = read_task("builtin")
+    lines = zip(train.texts[:num_samples], train.labels, strict=False)
+    text = "".join(f"{text}\t{label}\n" for text, label in [("sentence", "label"), *lines])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "dev"):
+        (folder / f"{name}.tsv").write_text(text, encoding="utf-8")
+    return folder
 
 
 def _numbered(notice: Notice, where: str) -> Callable[[str], None]:

@@ -158,7 +158,8 @@ def test_the_suite_goes_on_until_each_has_set_the_pace(
     done: list[str] = []
 
     def pretended(drawn: Scenario, folder: Path, *_: object) -> Comparison:
-        folder.mkdir()
+        assert drawn.training is not None
+        assert drawn.training.task == str(folder / "task")
         done.append(drawn.name)
         stratum, number = drawn.name.split("-")
         paced_by = "uplink" if number == "2" else stratum
@@ -184,7 +185,7 @@ def test_the_suite_is_drawn_and_not_chosen() -> None:
         for one in first:
             low, high = ranges["mbit"]
             assert low <= one.mbit <= high
-            assert one.scenario().devices[0].run_ahead in ranges["run_ahead"]
+            assert one.scenario(Path()).devices[0].run_ahead in ranges["run_ahead"]
 
 
 def test_accuracy_is_told_for_each_group_and_over_all() -> None:
@@ -226,7 +227,7 @@ def test_pieces_make_a_profile() -> None:
 
 def test_what_messages_take_besides_the_link_is_latency() -> None:
     """Added to a stated one; a random one, and one that TCP's rounds hang on, are left alone."""
-    scenario = next(draws("uplink")).scenario()
+    scenario = next(draws("uplink")).scenario(Path())
     pieces = {("piece:block", 8, 32): [1.0], (WHOLE, 8, 32): [1.0]}
     profile = _profile(Child("device", MagicMock(), pieces, pieces))
     late = Profiles(profile, profile, 0.002).put_into(scenario)
