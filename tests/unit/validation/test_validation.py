@@ -101,6 +101,7 @@ def test_time_to_target_is_compared_at_the_step_that_meets_it() -> None:
     """The fourth step decides, however far apart the last ones are."""
     real, simulated = (1.0, 2.0, 3.0, 5.0, 6.0, 7.0), (1.0, 2.0, 3.0, 4.0, 7.0, 14.0)
     target = late_target(METRIC)
+    assert target is not None
     assert target == pytest.approx(0.6)
     found = compare(
         *([figures(time_to_target_s=time_to_target(ends, target))] for ends in (real, simulated))
@@ -120,7 +121,9 @@ def test_time_to_target_is_compared_at_the_step_that_meets_it() -> None:
         ((math.nan, math.nan, math.nan, 0.3), None),  # nothing before it to be better than
     ],
 )
-def test_the_target_is_met_late_and_not_before(losses: Sequence[float], value: float) -> None:
+def test_the_target_is_met_late_and_not_before(
+    losses: Sequence[float], value: float | None
+) -> None:
     """Between the first loss of the second half that is below all before it, and these."""
     assert late_target(losses) == (None if value is None else pytest.approx(value))
 
