@@ -179,7 +179,7 @@ def _learned(
     blocks: Iterator[Block], learning: Learning | None
 ) -> Iterator[tuple[Block, tuple[Any, ...]]]:
     if learning is None:
-        with _collector_at_rest():
+        with collector_at_rest():
             yield from ((block, ()) for block in blocks)
         return
     for block in blocks:
@@ -191,7 +191,7 @@ def _learned(
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
     """Spare the walks of the cycle collector over millions of rows, none of which is a cycle."""
     was_on = gc.isenabled()
     gc.disable()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mobisim.compare.question import Question
 from mobisim.errors import InputError
 from mobisim.prepare import Prepared
+from mobisim.runner import collector_at_rest
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.quantities import Rate, Sourced
 from mobisim.sim.engine import simulate
@@ -82,10 +83,11 @@ class Clock:
             return None
         world = prepared.world if rate is None else _at(prepared, rate)
         ends, makespan = [np.empty(0)], 0.0
-        for block in simulate(world):
-            columns = block.columns
-            ends.append(columns.end[columns.kind == STEP])
-            makespan = max(makespan, float(columns.end.max(initial=0.0)))
+        with collector_at_rest():
+            for block in simulate(world):
+                columns = block.columns
+                ends.append(columns.end[columns.kind == STEP])
+                makespan = max(makespan, float(columns.end.max(initial=0.0)))
         return Ticks(np.concatenate(ends), makespan)
 
 
