@@ -19,7 +19,7 @@ from mobisim.scenario.profiles import Roofline
 from mobisim.scenario.resolved import check_options
 from mobisim.scenario.schema import Scenario
 from mobisim.workload import Drawn, Planned, metric_name, plan
-from mobisim.world import Batch, World, build
+from mobisim.world import Batch, Costs, World, build, costs_of
 
 RESULTS = Path("results")
 MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
@@ -84,6 +84,11 @@ class Prepared:
     def runs(self) -> bool:
         """Whether it fits in memory, or that is ignored."""
         return self.options.ignore_memory or self.memory.suffices()
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What the mini-batches cost over any link."""
+        return costs_of(self.system, self.planned.workload)
 
     @cached_property
     def memory(self) -> Memory:

@@ -318,15 +318,28 @@ class Workload:
         return max(known, key=lambda shape: shape.num_tokens) if known else None
 
 
-def build(system: System, workload: Workload) -> World:
-    """The world of a scenario and its workload."""
+Costs = tuple[tuple[BatchCost, ...], ...]
+
+
+def costs_of(system: System, workload: Workload) -> Costs:
+    """What each shape costs on the devices of each group, whatever their links."""
+    return tuple(
+        tuple(method_cost(system.on(group), group, shape) for shape in workload.shapes)
+        for group in system.scenario.devices
+    )
+
+
+def build(system: System, workload: Workload, costs: Costs | None = None) -> World:
+    """The world of a scenario and its workload; its costs are `costs` where they are known."""
     scenario = system.scenario
     server = scenario.server.profile
     return World(
         seed=scenario.seed,
         groups=tuple(
-            _group(system, group, workload, devices)
-            for group, devices in zip(scenario.devices, scenario.ranges, strict=True)
+            _group(system, group, workload, devices, found)
+            for group, devices, found in zip(
+                scenario.devices, scenario.ranges, costs or costs_of(system, workload), strict=True
+            )
         ),
         num_workers=scenario.server.workers,
         deliver=scenario.deliver != "none" and system.options.method.has_side_network,
@@ -376,9 +389,14 @@ def _distribution(
     return spread or "constant"
 
 
-def _group(system: System, group: DeviceGroup, workload: Workload, devices: range) -> Group:
+def _group(
+    system: System,
+    group: DeviceGroup,
+    workload: Workload,
+    devices: range,
+    costs: tuple[BatchCost, ...],
+) -> Group:
     profile, link, system = group.profile, group.link, system.on(group)
-    costs = [method_cost(system, group, shape) for shape in workload.shapes]
     download = system.side.download_bytes if system.side is not None else 0
     download_wire = link.wire_bytes(download)
     up, down = directions(group, system.scenario.cells)

@@ -100,4 +100,5 @@ def _at(prepared: Prepared, rate: float) -> World:
         for group in scenario.devices
     )
     changed = scenario.model_copy(update={"devices": type(scenario.devices)(groups)})
-    return build(replace(prepared.system, scenario=changed), prepared.planned.workload)
+    system = replace(prepared.system, scenario=changed)
+    return build(system, prepared.planned.workload, prepared.costs)
