@@ -15,8 +15,6 @@ from mobisim.cost.system import System
 from mobisim.errors import InputError
 from mobisim.learning import History
 from mobisim.report.results import replacing
-from mobisim.scenario.resolved import Options as MethodOptions
-from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import Training
 from mobisim.training.artifact import save_side_network
 from mobisim.training.backbone import Backbone, load_backbone
@@ -148,8 +146,8 @@ def make_trainer(
     assert training is not None
     assert planned.data is not None
     backbone = load(training.backbone)
-    options = options_of(system.scenario)
-    config = _config(system, training, options, backbone.num_layers)
+    options = system.options
+    config = _config(system, training, backbone.num_layers)
     if not options.method.has_side_network:
         return tuned_trainer(backbone, planned.data, config, options.method)
     if options.backbone_weights is not None:
@@ -157,10 +155,8 @@ def make_trainer(
     return Trainer(backbone, planned.data, config, shared=shared, hits=planned.hits or None)
 
 
-def _config(
-    system: System, training: Training, options: MethodOptions, num_layers: int
-) -> TrainingConfig:
-    scenario = system.scenario
+def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
+    scenario, options = system.scenario, system.options
     assert scenario.wire.codec is not None
     return TrainingConfig(
         batch_size=training.batch_size,

@@ -37,6 +37,13 @@ def opt(**changes: Any) -> OPTForCausalLM:
     return OPTForCausalLM(OPTConfig(**(sizes | changes)))
 
 
+def save_backbone(directory: Path) -> Path:
+    """The random OPT with its tokeniser, as a folder to name in a scenario."""
+    opt().save_pretrained(directory)
+    save_tokenizer(directory)
+    return directory
+
+
 def write_task(directory: Path, num_train: int = 44, num_dev: int = 40) -> Path:
     """Sentences of 2 to 14 words in SST-2's layout; the label tells whether w0..w9 outnumber."""
     source = np.random.default_rng(1)

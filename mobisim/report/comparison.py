@@ -119,6 +119,11 @@ class Comparison:
         return any(standing.final is not None for standing in self.standings)
 
     @property
+    def leaving(self) -> list[str]:
+        """What leaves the device by any of the methods."""
+        return list(dict.fromkeys(kind for one in self.standings for kind in one.leaves or ()))
+
+    @property
     def reference(self) -> str:
         """The method with which the others are paired."""
         return self.standings[0].method
@@ -140,7 +145,6 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 def as_rows(found: Comparison) -> Iterator[dict[str, Any]]:
     """A flat row per method, for CSV."""
-    kinds = list(dict.fromkeys(k for s in found.standings for k in s.leaves or ()))
     for standing in found.standings:
         row: dict[str, Any] = {}
         for field in fields(standing):
@@ -149,7 +153,7 @@ def as_rows(found: Comparison) -> Iterator[dict[str, Any]]:
                 parts = ("mean", "low", "high")
                 row |= {f"{field.name}.{p}": getattr(value, p) if value else None for p in parts}
             elif field.name == "leaves":
-                row |= {f"leaves.{kind}": (value or {}).get(kind) for kind in kinds}
+                row |= {f"leaves.{kind}": (value or {}).get(kind) for kind in found.leaving}
             else:
                 row[field.name] = value
         yield row | {f"seconds_at.{at.rate:g}": _finite(at, standing.method) for at in found.rates}

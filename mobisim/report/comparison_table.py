@@ -22,7 +22,7 @@ STATISTIC = (
 def print_comparison(found: Comparison, console: Console) -> None:
     """Print the answer, in at most 100 columns."""
     parts: list[RenderableType] = [_title(found), Text(), _methods(found)]
-    parts += [Text(), *_ledger(found)] if any(s.leaves for s in found.standings) else []
+    parts += [Text(), *_ledger(found)] if found.leaving else []
     parts += [Text(), _rates(found)] if found.rates else []
     parts += [Text(), *_crossings(found)]
     parts += [Text(), *(Text(note, "dim") for note in _notes(found))]
@@ -111,7 +111,7 @@ def _size(num_bytes: float | None) -> str:
 
 
 def _ledger(found: Comparison) -> Iterator[Table | Text]:
-    kinds = list(dict.fromkeys(k for s in found.standings for k in s.leaves or ()))
+    kinds = found.leaving
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("leaves the device", no_wrap=True)
     for kind in kinds:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mobisim.channel import carrier
+from mobisim.channel import Channel, carrier
 from mobisim.units import BITS_PER_BYTE
-from mobisim.world import Group
 
 
 class Pace(Protocol):
@@ -36,10 +35,8 @@ class Steady:
 class Varying:
     """A recorded trace, outages, slow start: whatever the link's channel says."""
 
-    def __init__(self, group: Group, seed: int, device: int, *, up: bool) -> None:
-        channel = group.uplink if up else group.downlink
-        assert channel is not None
-        self.bits_per_s = group.uplink_bits_per_s if up else group.downlink_bits_per_s
+    def __init__(self, channel: Channel, bits_per_s: float, seed: int, device: int) -> None:
+        self.bits_per_s = bits_per_s
         self._carrier = carrier(channel, seed, device)
 
     def end(self, begun: float, num_bytes: float) -> float:
@@ -47,15 +44,6 @@ class Varying:
         return self._carrier.end(max(begun, 0.0), round(num_bytes * BITS_PER_BYTE))
 
 
-def uplink_pace(group: Group, seed: int, device: int) -> Pace:
-    """The pace of a device's uploads."""
-    if group.uplink is None:
-        return Steady(group.uplink_bits_per_s)
-    return Varying(group, seed, device, up=True)
-
-
-def downlink_pace(group: Group, seed: int, device: int) -> Pace:
-    """The pace of a device's downloads."""
-    if group.downlink is None:
-        return Steady(group.downlink_bits_per_s)
-    return Varying(group, seed, device, up=False)
+def pace_of(channel: Channel | None, bits_per_s: float, seed: int, device: int) -> Pace:
+    """The pace of one direction of a device's link; without a channel its rate is constant."""
+    return Steady(bits_per_s) if channel is None else Varying(channel, bits_per_s, seed, device)

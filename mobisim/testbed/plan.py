@@ -21,7 +21,7 @@ from mobisim.scenario.profiles import TransformerProfile
 from mobisim.scenario.resolved import Options as MethodOptions
 from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import DeviceGroup, Scenario
-from mobisim.testbed.pace import Pace, downlink_pace, uplink_pace
+from mobisim.testbed.pace import Pace, pace_of
 from mobisim.training.tokens import backbone_directory
 from mobisim.training.trainer import Trainer
 from mobisim.world import Group
@@ -146,11 +146,13 @@ class Plan:
 
     def uplink_pace(self, device: int) -> Pace:
         """How a device's uploads go where the sender limits the link."""
-        return uplink_pace(self.group(device), self.scenario.seed, device)
+        group = self.group(device)
+        return pace_of(group.uplink, group.uplink_bits_per_s, self.scenario.seed, device)
 
     def downlink_pace(self, device: int) -> Pace:
         """How its downloads go."""
-        return downlink_pace(self.group(device), self.scenario.seed, device)
+        group = self.group(device)
+        return pace_of(group.downlink, group.downlink_bits_per_s, self.scenario.seed, device)
 
     def check_device(self, device: int) -> None:
         """Refuse a device that the scenario does not have.

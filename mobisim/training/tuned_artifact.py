@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mobisim.errors import InputError
-from mobisim.scenario.methods import METHODS
+from mobisim.scenario.methods import METHODS, name_of
 from mobisim.training.artifact import Predictor, check_weights, not_ours, read, write
 from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.learner import TrainingConfig
@@ -75,7 +75,7 @@ def save_tuned(path: Path, trainer: TunedTrainer) -> Description:
     """Writes the trained parameters of the newest version, with what they are for."""
     config, backbone = trainer.config, trainer.backbone
     description = Description(
-        method=_name(trainer),
+        method=name_of(trainer.method),
         head=config.head,
         pooling=config.pooling_on(backbone),
         num_classes=trainer.data.num_classes if config.head == "classification" else 0,
@@ -87,10 +87,6 @@ def save_tuned(path: Path, trainer: TunedTrainer) -> Description:
     )
     write(path, trainer.trained(), description)
     return description
-
-
-def _name(trainer: TunedTrainer) -> str:
-    return next(name for name, method in METHODS.items() if method is trainer.method)
 
 
 def load_tuned(path: str | Path) -> LoadedTuned:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zmq
-from tiny import opt, save_tokenizer, write_task
+from tiny import save_backbone, write_task
 
 import mobisim
 from mobisim.prepare import Options
@@ -67,8 +67,7 @@ def _loading_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The scenario of a tiny backbone and task."""
     folder = tmp_path_factory.mktemp("tiny")
-    opt().save_pretrained(folder)
-    save_tokenizer(folder)
+    save_backbone(folder)
     write_task(folder)
     TEXT.append(SMALL.format(tiny=folder))
     yield

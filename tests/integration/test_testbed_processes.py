@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import mobisim as command
 from commands import start
-from tiny import opt, save_tokenizer, write_task
+from tiny import save_backbone, write_task
 
 from mobisim.testbed.kernel_link import NotPermittedError, ip, kernel_links
 
@@ -37,8 +37,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with a tiny backbone, a tiny task and a scenario of a few seconds."""
     tiny = tmp_path / "tiny"
     tiny.mkdir()
-    opt().save_pretrained(tiny)
-    save_tokenizer(tiny)
+    save_backbone(tiny)
     write_task(tiny)
     (tmp_path / "tiny.yaml").write_text(SCENARIO.format(tiny=tiny))
     return tmp_path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tiny import opt, save_tokenizer, write_task
+from tiny import save_backbone, write_task
 
 from mobisim.errors import InputError
 from mobisim.lessons import Taught
@@ -32,8 +32,7 @@ def tiny(tmp_path: Path) -> Path:
     """A folder with a tiny backbone; it is judged on what it learns from."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    opt().save_pretrained(folder)
-    save_tokenizer(folder)
+    save_backbone(folder)
     write_task(folder)
     (folder / "dev.tsv").write_bytes((folder / "train.tsv").read_bytes())
     return folder

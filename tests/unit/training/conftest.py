@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import SEQUENCE_LENGTH, opt, save_tokenizer, write_task
+from tiny import SEQUENCE_LENGTH, opt, save_backbone, write_task
 from transformers import OPTForCausalLM
 
 from mobisim.training.backbone import Backbone, load_backbone
@@ -25,10 +25,7 @@ def make_task() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("opt")
-    opt().save_pretrained(directory)
-    save_tokenizer(directory)
-    return directory
+    return save_backbone(tmp_path_factory.mktemp("opt"))
 
 
 @pytest.fixture(scope="session")
