@@ -14,7 +14,7 @@ from mobisim import options
 from mobisim.compare.commands import compare
 from mobisim.errors import MobisimError
 from mobisim.interrupts import remembering
-from mobisim.sweep.commands import plot, sweep
+from mobisim.sweeps.commands import plot, sweep
 from mobisim.testbed.commands import device, serve, testbed
 from mobisim.validation.commands import validate
 

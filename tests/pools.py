@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from mobisim.sweep.pools import Pool
+from mobisim.sweeps.pools import Pool
 
 
 class AtOnce(Executor):

@@ -19,7 +19,7 @@ from mobisim.scenario.methods import METHODS
 from mobisim.scenario.quantities import Rate, Sourced
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP
-from mobisim.sweep.work import Setting, prepared_for
+from mobisim.sweeps.work import Setting, prepared_for
 from mobisim.world import World, build
 
 

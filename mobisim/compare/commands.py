@@ -67,7 +67,7 @@ def compare(
     from mobisim.report.comparison_table import print_comparison  # noqa: PLC0415
     from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
     from mobisim.scenario.load import placing_errors  # noqa: PLC0415
-    from mobisim.sweep.pools import here, processes  # noqa: PLC0415
+    from mobisim.sweeps.pools import here, processes  # noqa: PLC0415
 
     document = read_scenario(scenario)
     with showing_progress() as progress, placing_errors(document):
@@ -117,7 +117,7 @@ def _numbers(text: str | None) -> list[float]:
 
 def _rates(text: str | None) -> list[float] | None:
     from mobisim.errors import InputError  # noqa: PLC0415
-    from mobisim.sweep.grid import parse_axis  # noqa: PLC0415
+    from mobisim.sweeps.grid import parse_axis  # noqa: PLC0415
 
     if text is None:
         return None

@@ -17,9 +17,9 @@ from mobisim.scenario.document import Document
 from mobisim.scenario.load import apply, override, resolve
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario
-from mobisim.sweep.grid import Axis, Point, points, seeds
-from mobisim.sweep.plan import Plan
-from mobisim.sweep.work import drawn_for, new_session
+from mobisim.sweeps.grid import Axis, Point, points, seeds
+from mobisim.sweeps.plan import Plan
+from mobisim.sweeps.work import drawn_for, new_session
 from mobisim.workload import plan
 
 METHOD, LEARNING_RATE = "method", "training.optimizer.lr"

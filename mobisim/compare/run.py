@@ -26,9 +26,9 @@ from mobisim.report.comparison import AtRate, Comparison, as_json, as_rows
 from mobisim.report.series import unnested
 from mobisim.report.sweep_table import Row
 from mobisim.scenario.schema import Scenario
-from mobisim.sweep.pools import Pool
-from mobisim.sweep.run import sweep
-from mobisim.sweep.work import Setting
+from mobisim.sweeps.pools import Pool
+from mobisim.sweeps.run import sweep
+from mobisim.sweeps.work import Setting
 from mobisim.workload import metric_name
 
 ANSWER = "compare.json"

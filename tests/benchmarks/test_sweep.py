@@ -18,10 +18,10 @@ from mobisim import Options, run
 from mobisim.scenario import catalog
 from mobisim.scenario.document import Document, parse
 from mobisim.scenario.load import load
-from mobisim.sweep.grid import Axis, parse_axis
-from mobisim.sweep.plan import plan_sweep
-from mobisim.sweep.pools import processes
-from mobisim.sweep.run import sweep
+from mobisim.sweeps.grid import Axis, parse_axis
+from mobisim.sweeps.plan import plan_sweep
+from mobisim.sweeps.pools import processes
+from mobisim.sweeps.run import sweep
 
 PAIRS = 3
 RATES = ",".join(f"{10 ** (number / 21):.4f}" for number in range(64))

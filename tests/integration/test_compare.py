@@ -24,8 +24,8 @@ from mobisim.errors import MobisimError
 from mobisim.report.comparison import Comparison
 from mobisim.scenario import catalog
 from mobisim.scenario.load import apply, resolve
-from mobisim.sweep import work
-from mobisim.sweep.work import judge, play, train
+from mobisim.sweeps import work
+from mobisim.sweeps.work import judge, play, train
 
 NEVER = ["training.target.value=1.0", "training.optimizer.lr=1e-9"]
 CROSSES = "papers/opt350m_xavier_nx"  # a device that trains as fast as some links carry

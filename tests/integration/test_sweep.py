@@ -21,10 +21,10 @@ import mobisim
 from mobisim.report.sweep_table import metrics
 from mobisim.scenario import catalog
 from mobisim.scenario.document import parse
-from mobisim.sweep.grid import parse_axis
-from mobisim.sweep.plan import plan_sweep
-from mobisim.sweep.run import Swept, sweep
-from mobisim.sweep.work import judge, look, play, train
+from mobisim.sweeps.grid import parse_axis
+from mobisim.sweeps.plan import plan_sweep
+from mobisim.sweeps.run import Swept, sweep
+from mobisim.sweeps.work import judge, look, play, train
 from mobisim.training.backbone import Backbone
 
 UPLINK = "devices[*].link.uplink=1,5,200 Mbit/s"
@@ -291,7 +291,7 @@ def test_a_scheduler_that_is_not_there_leaves_what_was_finished(
 ) -> None:
     """The table of the earlier call is as it was."""
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mobisim.sweep.pools.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mobisim.sweeps.pools.CONNECT_TIMEOUT_S", 0.2)
     found = swept(tmp_path / "s", "toy", ["seed=1,2"])
     before = {p: p.read_bytes() for p in found.path.rglob("*") if p.is_file()}
     scenario = tmp_path / "toy.yaml"

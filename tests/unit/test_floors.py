@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("validation", "compare"),
-    ("show", "testbed", "sweep"),
+    ("show", "testbed", "sweeps"),
     ("progress", "calibrate"),
     ("runner",),
     ("answer", "lessons"),

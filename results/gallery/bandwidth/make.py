@@ -15,10 +15,10 @@ import mobisim
 from mobisim.progress import showing_progress
 from mobisim.report.kinds import plot
 from mobisim.scenario.catalog import scenario
-from mobisim.sweep.grid import parse_axis
-from mobisim.sweep.plan import plan_sweep
-from mobisim.sweep.pools import processes
-from mobisim.sweep.run import sweep
+from mobisim.sweeps.grid import parse_axis
+from mobisim.sweeps.plan import plan_sweep
+from mobisim.sweeps.pools import processes
+from mobisim.sweeps.run import sweep
 
 HERE = Path(__file__).parent
 RATES = "devices[*].link.uplink"

@@ -32,7 +32,7 @@ from mobisim.report.series import style
 from mobisim.scenario.catalog import scenario
 from mobisim.scenario.load import resolve
 from mobisim.scenario.methods import METHODS
-from mobisim.sweep.pools import here, processes
+from mobisim.sweeps.pools import here, processes
 from mobisim.units import human_rate
 
 HERE = Path(__file__).parent

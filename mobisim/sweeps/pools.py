@@ -23,7 +23,7 @@ from typing import Any
 
 from mobisim.cores import num_cores
 from mobisim.errors import InputError, MobisimError
-from mobisim.sweep.work import Failure, guarded
+from mobisim.sweeps.work import Failure, guarded
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_BROKEN = 3  # pools that break with nothing under way, before giving up

@@ -11,8 +11,8 @@ import pytest
 from pools import AtOnce
 
 from mobisim.errors import InputError, MobisimError
-from mobisim.sweep.pools import Job, cluster, drive, processes
-from mobisim.sweep.work import Failure
+from mobisim.sweeps.pools import Job, cluster, drive, processes
+from mobisim.sweeps.work import Failure
 
 
 def double(number: int) -> int:
@@ -100,7 +100,7 @@ def test_pools_that_never_start_are_given_up() -> None:
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, with an example."""
     pytest.importorskip("distributed")
-    monkeypatch.setattr("mobisim.sweep.pools.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mobisim.sweeps.pools.CONNECT_TIMEOUT_S", 0.2)
     with (
         pytest.raises(InputError, match="no Dask scheduler answers") as raised,
         cluster("tcp://127.0.0.1:1").open(),

@@ -9,7 +9,7 @@ from commands import TOY
 
 from mobisim.errors import InputError
 from mobisim.scenario.document import Document, parse
-from mobisim.sweep.grid import Axis, parse_axis, points, seeds
+from mobisim.sweeps.grid import Axis, parse_axis, points, seeds
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mobisim.learning import History, Learning, Recorded
 from mobisim.prepare import Options, Prepared, prepare
 from mobisim.runner import produce, timeline, will_learn
 from mobisim.scenario.schema import Scenario, Training
-from mobisim.sweep.order import Order, Trajectory, order_of
+from mobisim.sweeps.order import Order, Trajectory, order_of
 from mobisim.workload import Drawn, draw
 
 if TYPE_CHECKING:

@@ -65,10 +65,10 @@ def sweep(
     from mobisim.report.sweep_table import print_sweep  # noqa: PLC0415
     from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
     from mobisim.scenario.load import placing_errors  # noqa: PLC0415
-    from mobisim.sweep.grid import parse_axis  # noqa: PLC0415
-    from mobisim.sweep.plan import plan_sweep  # noqa: PLC0415
-    from mobisim.sweep.pools import cluster, processes  # noqa: PLC0415
-    from mobisim.sweep.run import sweep as run_sweep  # noqa: PLC0415
+    from mobisim.sweeps.grid import parse_axis  # noqa: PLC0415
+    from mobisim.sweeps.plan import plan_sweep  # noqa: PLC0415
+    from mobisim.sweeps.pools import cluster, processes  # noqa: PLC0415
+    from mobisim.sweeps.run import sweep as run_sweep  # noqa: PLC0415
 
     document = read_scenario(scenario)
     with showing_progress() as progress, placing_errors(document):

@@ -10,7 +10,7 @@ import numpy as np
 from mobisim.prepare import Options, prepare
 from mobisim.scenario.load import load
 from mobisim.scenario.schema import Scenario, Target
-from mobisim.sweep.order import Order, Trajectory, order_of, trajectories
+from mobisim.sweeps.order import Order, Trajectory, order_of, trajectories
 from mobisim.workload import draw
 
 GOAL, HIGHER = Target(metric="accuracy", value=0.9), Target(metric="accuracy", value=0.95)

@@ -16,10 +16,10 @@ from mobisim.prepare import Options
 from mobisim.scenario.document import Document
 from mobisim.scenario.load import apply
 from mobisim.scenario.schema import Scenario
-from mobisim.sweep.grid import Axis, Point, as_text, points, seeds
-from mobisim.sweep.order import Trajectory, trajectories
-from mobisim.sweep.pools import Job, Pool, drive
-from mobisim.sweep.work import Failure, Seen, Setting, look
+from mobisim.sweeps.grid import Axis, Point, as_text, points, seeds
+from mobisim.sweeps.order import Trajectory, trajectories
+from mobisim.sweeps.pools import Job, Pool, drive
+from mobisim.sweeps.work import Failure, Seen, Setting, look
 
 
 @dataclass(frozen=True)

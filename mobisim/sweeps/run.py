@@ -11,12 +11,12 @@ from mobisim.learning import History
 from mobisim.prepare import RESULTS
 from mobisim.report import results
 from mobisim.report.sweep_table import Row, metrics
-from mobisim.sweep.order import Trajectory
-from mobisim.sweep.plan import Plan, Survey, survey
-from mobisim.sweep.pools import Job, Pool, drive
-from mobisim.sweep.store import Store
-from mobisim.sweep.table import write_table
-from mobisim.sweep.work import Failure, Setting, Trained, judge, new_session, play, train
+from mobisim.sweeps.order import Trajectory
+from mobisim.sweeps.plan import Plan, Survey, survey
+from mobisim.sweeps.pools import Job, Pool, drive
+from mobisim.sweeps.store import Store
+from mobisim.sweeps.table import write_table
+from mobisim.sweeps.work import Failure, Setting, Trained, judge, new_session, play, train
 
 
 @dataclass(frozen=True)
