@@ -44,9 +44,10 @@ class Figures:
     busy: dict[str, float]
     losses: tuple[float, ...]
     bottleneck: str
+    others: float = 0.0  # the share of this machine's cores that other processes took meanwhile
 
     @classmethod
-    def of(cls, place: Path) -> Figures:
+    def of(cls, place: Path, others: float = 0.0) -> Figures:
         """The figures of a published result."""
         summary = read_result(place, SUMMARY)
         spans = SpanColumns.concatenate(read_spans(place / SPANS_FILE))
@@ -61,6 +62,7 @@ class Figures:
             busy={name: summary["utilisation"][name] for name in BUSY},
             losses=tuple(math.nan if loss is None else loss for loss in steps["loss"]),
             bottleneck=summary["bottleneck"],
+            others=others,
         )
 
 
@@ -114,6 +116,11 @@ class Comparison:
         if self.real[0].target is None:
             return None
         return _missing(self.real), _missing(self.simulated)
+
+    @property
+    def others(self) -> float:
+        """The greatest share of the cores that other processes took during a real run."""
+        return max(one.others for one in self.real)
 
     @property
     def blamed(self) -> str:

@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,15 +110,22 @@ class Measurement:
 
     def round(self) -> Profiles:
         """A profile of all so far: each role by itself and both at once, by turns."""
+        for child in self._roles:
+            child.rounds.append(Round())
         for _ in range(SLICES):
             for child in self._roles:
                 child.ask("time", self._round_s / SLICES)
-                child.keep(child.alone)
+                child.keep(child.rounds[-1].alone)
             self._both("time", self._round_s / SLICES)
             for child in self._roles:
-                child.keep(child.beside)
+                child.keep(child.rounds[-1].beside)
         device, server = map(_profile, self._roles)
         return Profiles(device, server, self._delay_s)
+
+    def forget(self) -> None:
+        """Leave the last round out, as if it had not been."""
+        for child in self._roles:
+            child.rounds.pop()
 
     def _carry(self) -> None:
         """What it costs, beside both and by itself, that the link carries all that it can."""
@@ -162,15 +169,32 @@ def _longer(scenario: Scenario, seconds: float) -> Scenario:
     return scenario.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
 
 
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one role's pieces, by itself and beside the other role."""
+
+    alone: Pieces = field(default_factory=dict)
+    beside: Pieces = field(default_factory=dict)
+
+
 @dataclass
 class Child:
     """A process that times one role's pieces, and what it found."""
 
     role: Role
     process: subprocess.Popen[str]
-    alone: Pieces = field(default_factory=dict)
-    beside: Pieces = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
     carrying: float = 0.0  # the share of its core
+
+    @property
+    def alone(self) -> Pieces:
+        """Of all rounds, by itself."""
+        return _together(one.alone for one in self.rounds)
+
+    @property
+    def beside(self) -> Pieces:
+        """Of all rounds, beside the other role."""
+        return _together(one.beside for one in self.rounds)
 
     def ask(self, *words: str | float) -> None:
         """Let it do something."""
@@ -180,8 +204,7 @@ class Child:
 
     def keep(self, pieces: Pieces) -> None:
         """Wait for it, and add the pieces that it timed."""
-        for piece, seconds in Found.of(self.line()).pieces.items():
-            pieces.setdefault(piece, []).extend(seconds)
+        pieces |= _together((pieces, Found.of(self.line()).pieces))
 
     def line(self) -> str:
         """The next line that it says.
@@ -194,6 +217,14 @@ class Child:
         if not line:
             raise RuntimeError("a process that times this machine has ended")
         return line.strip()
+
+
+def _together(rounds: Iterable[Pieces]) -> Pieces:
+    found: Pieces = {}
+    for pieces in rounds:
+        for piece, seconds in pieces.items():
+            found.setdefault(piece, []).extend(seconds)
+    return found
 
 
 @contextlib.contextmanager
@@ -220,8 +251,8 @@ def where_and_when() -> str:
 
 
 def _profile(child: Child) -> Measured:
-    role = child.role
-    pieces = [piece for piece in sorted(child.alone) if piece[0] != WHOLE]
+    role, alone = child.role, child.alone
+    pieces = [piece for piece in sorted(alone) if piece[0] != WHOLE]
     return Measured(
         kind="measured",
         name=f"this-machine-{role}",
@@ -237,7 +268,7 @@ def _profile(child: Child) -> Measured:
         ranges={},
         contention=_contention(child),
         num_samples=len(pieces),
-        samples=tuple(_sample(piece, child.alone[piece]) for piece in pieces),
+        samples=tuple(_sample(piece, alone[piece]) for piece in pieces),
     )
 
 
@@ -257,8 +288,9 @@ def _contention(child: Child) -> Contention:
 
     What carries goes before what computes, so its share of the core is what the latter lacks.
     """
-    whole = max((p for p in child.alone if p[0] == WHOLE), key=lambda piece: piece[1] * piece[2])
-    usual, beside = fmean(child.alone[whole]), child.beside[whole]
+    alone = child.alone
+    whole = max((p for p in alone if p[0] == WHOLE), key=lambda piece: piece[1] * piece[2])
+    usual, beside = fmean(alone[whole]), child.beside[whole]
     ratio, low, high = (s / usual for s in (fmean(beside), *_tenths(beside)))
     return Contention(
         slowdown=Sourced(value=ratio, source="measured"),

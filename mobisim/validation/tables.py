@@ -29,6 +29,9 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(table)
     console.print(f"\npace        {NAMES.get(found.bottleneck, found.bottleneck)} in the real run")
     console.print(f"furthest    {found.blamed}: that kind of span is to blame where they part")
+    console.print(
+        f"neighbours  other processes took at most {found.others * 100:.1f} % of the cores"
+    )
     if found.missed and any(found.missed):
         console.print(f"target      {_missed(found.missed, len(found.real))}")
     if found.loss_gap is not None:
@@ -53,7 +56,10 @@ def _shares(line: Line) -> tuple[str, str]:
 
 
 SETTINGS = ("Mbit/s", "codec", "batch", "granularity", "run-ahead", "bottleneck")
-FOUND = ("step, real", "simulated", "error", "spread", "makespan", "to target", "to blame")
+FOUND = (
+    "step, real", "simulated", "error", "spread", "makespan", "to target", "to blame", "others",
+)  # fmt: skip
+UNSEEN = (*SETTINGS, "simulated", "to blame")  # in a terminal of 80 columns
 SUITE_COLUMNS = ("configuration", "paced by", *SETTINGS, *FOUND)
 
 
@@ -68,6 +74,7 @@ def suite_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             str(_width_of(row)), _time(step["measured"]), _time(step["simulated"]),
             f"{step['error'] * 100:+.1f} %", f"{step['spread'] * 100:.1f} %",
             f"{makespan['error'] * 100:+.1f} %", _to_target(row), row["blamed"],
+            f"{row['others'] * 100:.1f} %",
         ))  # fmt: skip
     return found
 
@@ -96,7 +103,7 @@ def _accuracy(one: Accuracy) -> tuple[str, ...]:
 
 
 ACCURACY_COLUMNS = (
-    "of", "paced by", "configurations", "median error", "90th percentile", "median spread",
+    "of", "paced by", "number", "median error", "90th percentile", "spread",
 )  # fmt: skip
 
 
@@ -107,8 +114,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def print_found(rows: Sequence[Sequence[str]], console: Console) -> None:
-    """What a suite found, without the settings: they are too wide for a terminal."""
-    kept = [number for number, name in enumerate(SUITE_COLUMNS) if name not in SETTINGS]
+    """What a suite found, as much of it as a terminal is wide."""
+    kept = [number for number, name in enumerate(SUITE_COLUMNS) if name not in UNSEEN]
     columns = [SUITE_COLUMNS[number] for number in kept]
     print_rows(columns, [[row[number] for number in kept] for row in rows], console)
 

@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +17,18 @@ from mobisim.learning import History, Learning, Recorded
 from mobisim.scenario.profiles import Measured
 from mobisim.scenario.schema import Scenario, Target, Training
 from mobisim.span import NONE, STEP, SpanColumns
-from mobisim.validation import suite
+from mobisim.validation import neighbours, suite, validate
 from mobisim.validation.compare import Comparison, Figures, compare
+from mobisim.validation.neighbours import Neighbours
 from mobisim.validation.pieces import WHOLE
 from mobisim.validation.plots import draw_comparison, draw_suite
-from mobisim.validation.profile import Child, Profiles, _delayed, _profile
+from mobisim.validation.profile import Child, Profiles, Round, _delayed, _profile
 from mobisim.validation.published import published
 from mobisim.validation.simulation import late_target
 from mobisim.validation.suite import STRATA, Drawn, accuracies, draws
 from mobisim.validation.tables import SUITE_COLUMNS, accuracy_rows, markdown, suite_rows
 from mobisim.validation.theory import check_all
-from mobisim.validation.validate import Effort, as_numbers
+from mobisim.validation.validate import CALM, TRIES, Effort, _in_calm, as_numbers
 
 FIGURES = Figures(
     kinds={"forward": 0.1, "transfer": 0.4, "step": 0.05},
@@ -218,7 +222,10 @@ def test_pieces_make_a_profile() -> None:
         (WHOLE, 8, 32): [0.6, 0.6, 0.9], (WHOLE, 4, 32): [0.3],
     }  # fmt: skip
     beside = {piece: [1.5 * one for one in seconds] for piece, seconds in alone.items()}
-    child = Child("device", MagicMock(), alone, beside, carrying=0.2)
+    rounds = [Round(*({piece: seconds[at] for piece, seconds in pieces.items()}
+                      for pieces in (alone, beside)))
+              for at in (slice(1), slice(1, None))]  # fmt: skip
+    child = Child("device", MagicMock(), rounds, carrying=0.2)
     found = _profile(child)
     assert isinstance(found, Measured)
     assert found.contention is not None
@@ -232,7 +239,7 @@ def test_what_messages_take_besides_the_link_is_latency() -> None:
     """Added to a stated one; a random one, and one that TCP's rounds hang on, are left alone."""
     scenario = next(draws("uplink")).scenario(Path())
     pieces = {("piece:block", 8, 32): [1.0], (WHOLE, 8, 32): [1.0]}
-    profile = _profile(Child("device", MagicMock(), pieces, pieces))
+    profile = _profile(Child("device", MagicMock(), [Round(pieces, pieces)]))
     late = Profiles(profile, profile, 0.002).put_into(scenario)
     assert late.devices[0].link.latency.value.mean == 0.002
     assert late.server.colocated
@@ -255,3 +262,43 @@ def test_published_figures_are_told_with_source_and_grade() -> None:
     assert all(one.source.endswith((", S", ", P")) for one in found)
     assert found[0].agrees
     assert [one.agrees for one in found].count(False) == 2  # LoRA, with fused attention
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ([CALM / 2], CALM / 2),
+        ([2 * CALM, CALM], CALM),  # one disturbed round and run are left out
+        ([2 * CALM] * TRIES, 2 * CALM),  # never calm: the last one counts, and is told
+    ],
+)
+def test_a_run_that_others_disturbed_is_done_again(
+    monkeypatch: pytest.MonkeyPatch, shares: list[float], told: float
+) -> None:
+    """With its round of the measurement, whatever its figures."""
+    left, run = iter(shares), MagicMock()
+
+    class Watched(Neighbours):
+        def __exit__(self, *_: object) -> None:
+            self.share = next(left)
+
+    monkeypatch.setattr(validate, "Neighbours", Watched)
+    monkeypatch.setattr(validate, "run_bed", run)
+    measurement = MagicMock()
+    assert _in_calm(measurement, MagicMock(), lambda _: None)[1] == told
+    assert run.call_count == measurement.round.call_count == len(shares)
+    assert measurement.forget.call_count == len(shares) - 1
+
+
+BUSY = "import time\nwhile time.process_time() < 0.5: pass"
+ORPHAN = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}])"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_neighbours_are_told_from_our_own(*, own: bool) -> None:
+    """All work makes the machine busy; a process whose parent has gone is nobody's child."""
+    before = neighbours._busy_s(), neighbours._own_s()
+    subprocess.run([sys.executable, "-c", BUSY if own else ORPHAN.format(code=BUSY)], check=True)
+    while neighbours._busy_s() - before[0] < 0.45:
+        time.sleep(0.05)
+    assert (neighbours._own_s() - before[1] > 0.4) == own
