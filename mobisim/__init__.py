@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobisim.errors import InputError, InvariantError, MobisimError
+    from mobisim.library import sweep
     from mobisim.prepare import Options
     from mobisim.runner import Result, run
     from mobisim.scenario.load import load
+    from mobisim.simulation import Simulation, simulate
+    from mobisim.sweeps.run import Swept
     from mobisim.training.artifact import load_side_network
     from mobisim.training.tuned_artifact import load_tuned
 
@@ -22,10 +25,14 @@ __all__ = [
     "MobisimError",
     "Options",
     "Result",
+    "Simulation",
+    "Swept",
     "load",
     "load_side_network",
     "load_tuned",
     "run",
+    "simulate",
+    "sweep",
 ]
 
 _HOMES = {
@@ -34,7 +41,11 @@ _HOMES = {
     "MobisimError": "mobisim.errors",
     "Options": "mobisim.prepare",
     "Result": "mobisim.runner",
+    "Simulation": "mobisim.simulation",
+    "Swept": "mobisim.sweeps.run",
     "run": "mobisim.runner",
+    "simulate": "mobisim.simulation",
+    "sweep": "mobisim.library",
     "load": "mobisim.scenario.load",
     "load_side_network": "mobisim.training.artifact",
     "load_tuned": "mobisim.training.tuned_artifact",

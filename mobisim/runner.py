@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mobisim.manifest import manifest
 from mobisim.prepare import RESULTS, Options, Prepared, prepare
 from mobisim.report import results
 from mobisim.report.energy import Meter
+from mobisim.report.frames import read_frame
 from mobisim.report.invariants import InvariantFold, check_summary
 from mobisim.report.metrics import MetricsFold, Totals
 from mobisim.report.summary import Summary
@@ -24,23 +26,49 @@ from mobisim.sim.engine import simulate
 from mobisim.span import STEP, Block, SpanColumns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mobisim.lessons import Taught
 
 
 @dataclass(frozen=True)
 class Result:
-    """A published result."""
+    """A published result: its folder, and the answer in numbers (seconds, bytes, joules)."""
 
     path: Path
     summary: Summary
+
+    @cached_property
+    def spans(self) -> pd.DataFrame:
+        """Every piece of work and every wait, a row each; times in simulated seconds."""
+        return read_frame(self.path / results.SPANS_FILE)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Every training step, a row each: its `end` in simulated seconds, versions, loss, metric.
+
+        `metric` is NaN where no evaluation followed the step.
+        """
+        return read_frame(self.path / results.STEPS_FILE)
 
 
 def run(scenario: Scenario, options: Options | None = None) -> Result:
     """Simulate a scenario, learn on its timeline where it asks for that, and publish the result.
 
+    The result is a folder: `options.out`, or results/NAME/DIGEST.
+
     Raises:
         InputError: the scenario cannot be run as it stands.
         InvariantError: the finished run breaks an invariant; nothing is published.
+
+    Example:
+        >>> import mobisim
+        >>> toy = mobisim.load("textbook_pipeline", ["num_batches=10"])
+        >>> result = mobisim.run(toy, mobisim.Options(plots=False))
+        >>> round(result.summary.makespan_s, 6)  # f + c + s + 9 max(f, c, s)
+        5.6
+        >>> int(result.steps.staleness.max())
+        0
     """
     options = options or Options()
     results.check_writable(options.out or RESULTS / scenario.name / "digest")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -83,17 +83,29 @@ class SpanWriter(_TableWriter):
 
     def add(self, columns: SpanColumns, energy_j: NDArray[np.float64] | None = None) -> None:
         """Append a block of spans; `energy_j` holds one value per span, NaN for none."""
-        kinds, actors = self._names
-        plain = [getattr(columns, field.name) for field in fields(columns)[2:]]
-        self._write(
-            [
-                pa.DictionaryArray.from_arrays(array(columns.kind.astype(np.int32)), kinds),
-                pa.DictionaryArray.from_arrays(array(columns.actor), actors),
-                *(array(column, column != NONE) for column in plain[:-1]),
-                array(columns.cut),
-                _or_nulls(energy_j, len(columns), np.float64),
-            ]
-        )
+        self._write(_span_arrays(columns, self._names, energy_j))
+
+
+def span_table(
+    columns: SpanColumns, actors: Sequence[str], energy_j: NDArray[np.float64] | None = None
+) -> pa.Table:
+    """The table that spans.parquet would hold; `energy_j` has a value per span, NaN for none."""
+    arrays = _span_arrays(columns, (words(KINDS), words(actors)), energy_j)
+    return pa.Table.from_arrays(arrays, schema=SPANS)
+
+
+def _span_arrays(
+    columns: SpanColumns, names: tuple[Any, Any], energy_j: NDArray[np.float64] | None
+) -> list[Any]:
+    kinds, actors = names
+    plain = [getattr(columns, field.name) for field in fields(columns)[2:]]
+    return [
+        pa.DictionaryArray.from_arrays(array(columns.kind.astype(np.int32)), kinds),
+        pa.DictionaryArray.from_arrays(array(columns.actor), actors),
+        *(array(column, column != NONE) for column in plain[:-1]),
+        array(columns.cut),
+        _or_nulls(energy_j, len(columns), np.float64),
+    ]
 
 
 class StepWriter(_TableWriter):

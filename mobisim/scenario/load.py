@@ -26,8 +26,16 @@ MAX_VALUE, MAX_OVERRIDE, MAX_OTHERS = 60, 120, 200  # characters shown of what m
 def load(path_or_name: str, overrides: Sequence[str] = ()) -> Scenario:
     """The scenario in a file, or the shipped one of that name, with `path=value` overrides.
 
+    It is frozen; its times are in seconds, rates in bit/s, sizes in bytes.
+
     Raises:
         InputError: anything wrong with it: file, line, field, expected, got, nearest name.
+
+    Example:
+        >>> import mobisim
+        >>> scenario = mobisim.load("lte", ["devices[0].link.uplink=20 Mbit/s"])
+        >>> scenario.devices[0].link.uplink.value
+        20000000.0
     """
     return resolve(catalog.scenario(path_or_name), overrides)
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobisim.learning import History
 from mobisim.prepare import RESULTS
 from mobisim.report import results
-from mobisim.report.sweep_table import Row, metrics
+from mobisim.report.frames import read_frame
+from mobisim.report.sweep_table import TABLE, Row, metrics
 from mobisim.sweeps.order import Trajectory
 from mobisim.sweeps.plan import Plan, Survey, survey
 from mobisim.sweeps.pools import Job, Pool, drive
 from mobisim.sweeps.store import Store
 from mobisim.sweeps.table import write_table
 from mobisim.sweeps.work import Failure, Setting, Trained, judge, new_session, play, train
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,14 @@ class Swept:
     path: Path
     rows: list[Row]
     num_trajectories: int
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row per point: its varied fields, in SI units, and its metrics; `error` says why not.
+
+        The columns are those of table.csv: `makespan_s`, `time_to_target_s`, `final_metric`, …
+        """
+        return read_frame(self.path / TABLE)
 
     @property
     def num_failed(self) -> int:

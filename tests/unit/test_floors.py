@@ -13,10 +13,10 @@ PACKAGE = Path(mobisim.__file__).parent
 # From the top floor down; rooms on one floor never import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli",),
+    ("cli", "library"),
     ("validation", "compare"),
     ("show", "testbed", "sweeps"),
-    ("progress", "calibrate"),
+    ("progress", "calibrate", "simulation"),
     ("runner",),
     ("answer", "lessons"),
     ("learning",),
