@@ -112,6 +112,11 @@ def human_size(num_bytes: float) -> str:
     return _human(num_bytes, "B")
 
 
+def human_energy(joules: float) -> str:
+    """An energy as people say it."""
+    return _human(joules, "J")
+
+
 def human_rate(bits_per_s: float) -> str:
     """A rate as people say it."""
     return _human(bits_per_s, "bit/s")
@@ -119,6 +124,6 @@ def human_rate(bits_per_s: float) -> str:
 
 def _human(value: float, unit: str) -> str:
     for prefix, factor in reversed(DECIMAL.items()):
-        if abs(value) >= factor or not prefix:
+        if float(f"{abs(value) / factor:.3g}") >= 1 or not prefix:
             return f"{value / factor:.3g} {prefix}{unit}"
     raise AssertionError("unreachable: the empty prefix always fits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,18 @@ def _standing(
         uplink_bytes=mean(rows, "uplink_bytes") if makespan is not None else None,
         downlink_bytes=mean(rows, "downlink_bytes") if makespan is not None else None,
         energy_j=mean(rows, "energy_j"),
+        device_busy_s=_busy(rows),
         leaves=_leaves(clock, first) if makespan is not None else None,
         labels_given_away=_given_away(clock, first) if finals else None,
     )
+
+
+def _busy(rows: Sequence[Row]) -> float | None:
+    """The seconds that the busiest device works, in the mean over rows."""
+    shares = [row.get("utilisation.device") for row in rows]
+    if None in shares:
+        return None
+    return fmean(s * row["makespan_s"] for s, row in zip(shares, rows, strict=True))
 
 
 def _leaves(clock: Clock, row: Row) -> Mapping[str, int] | None:

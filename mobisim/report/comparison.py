@@ -32,6 +32,7 @@ class Standing:
         time_to_target_s: in the mean over seeds, where all of `num_met` met it.
         final: the metric on the held-out split.
         against: what it is better or worse by than the first method, seed by seed.
+        device_busy_s: how long the busiest device works, its waits apart.
         leaves: bytes that leave the device for good, by what they say.
         labels_given_away: the share of labels that the residuals sent tell, by their argmax.
     """

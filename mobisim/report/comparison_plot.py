@@ -11,19 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from mobisim.report.comparison import Comparison, Standing
+from mobisim.report.comparison_table import interval
 from mobisim.report.figure import GREY, INK, PALE, Box, Page, log_times, page
 from mobisim.report.series import Style, style
 from mobisim.scenario.methods import METHODS
 from mobisim.units import human_rate, human_size
 
-WIDTH, HEIGHT = 11.0, 8.3
+WIDTH, HEIGHT = 11.0, 8.5
 NAMES = 1.15  # inches for the methods' names
 TIME = Box(0.85, 1.15, 4.5, 2.95)
-MEMORY = Box(6.9 + NAMES, 1.15, 2.65, 2.95)
-QUALITY = Box(0.3 + NAMES, 4.95, 3.4, 2.65)
+MEMORY = Box(6.75 + NAMES, 1.15, 2.2, 2.95)
+QUALITY = Box(0.3 + NAMES, 4.95, 3.2, 2.65)
 LEAVES = Box(5.6 + NAMES, 4.95, 3.95, 2.65)
 HEADING = 0.3  # above each panel
 NAME_GAP = 0.06  # of the axis, between the names of two lines
+_CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind words on a line
 KINDS = {"activations": "o", "tokens": "D", "labels": "s", "residuals": "^", "scalars": "v"}
 
 
@@ -137,8 +139,9 @@ def _mark_crossings(axes: Axes, found: Comparison, seconds: dict[str, list[float
         at = seconds[one.alone][0]
         axes.plot(one.rate, at, "o", ms=11, mfc="none", mec=INK, mew=1.1, zorder=4)
         axes.annotate(
-            human_rate(one.rate), (one.rate, at), xytext=(7, 7), textcoords="offset points",
-            fontsize=8, color=INK,
+            human_rate(one.rate), (one.rate, at), xytext=(-6, -6), textcoords="offset points",
+            fontsize=8, color=INK, ha="right", va="top", zorder=5,
+            bbox=_CLEAR,
         )  # fmt: skip
 
 
@@ -154,6 +157,15 @@ def _by_method(axes: Axes, shown: Sequence[Standing]) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def _write_values(axes: Axes, values: Sequence[str]) -> None:
+    """A column of numbers beside the rows, where no mark can cover them."""
+    for number, value in enumerate(values):
+        axes.annotate(
+            value, (1.03, number), xycoords=("axes fraction", "data"), fontsize=8.5, va="center",
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
@@ -173,16 +185,18 @@ def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
             axes.annotate(
                 standing.shortage, (0, number), xytext=(5, 0),
                 textcoords="offset points", fontsize=8, va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+                bbox=_CLEAR,
             )  # fmt: skip
+    _write_values(axes, [human_size(standing.peak_bytes or 0) for standing in known])
     capacity = known[0].capacity_bytes
     if capacity is not None:
         axes.axvline(capacity / 1e9, color=INK, lw=1.2, ls=(0, (4, 2)))
         axes.annotate(
-            f"has {human_size(capacity)}", (capacity / 1e9, -0.6), xytext=(3, 2),
-            textcoords="offset points", fontsize=8, va="bottom", ha="center", annotation_clip=False,
+            f"the device has {human_size(capacity)}", (capacity / 1e9, -0.6), xytext=(3, 2),
+            textcoords="offset points", fontsize=8, va="bottom", ha="right", annotation_clip=False,
         )  # fmt: skip
-    axes.set_xlabel("GB; hatched: does not fit")
+    all_fit = all(standing.fits is not False for standing in known)
+    axes.set_xlabel("GB" if all_fit else "GB; hatched: does not fit")
 
 
 def _quality_heading(found: Comparison) -> str:
@@ -203,10 +217,8 @@ def _draw_quality(axes: Axes, found: Comparison, shown: Sequence[Standing]) -> N
         if final.low is not None and final.high is not None:
             axes.plot([final.low, final.high], [number, number], color=INK, lw=1.6)
         axes.plot(final.mean, number, "o", ms=6, color=INK)
-        axes.annotate(
-            f"{final.mean:.3f}", (final.mean, number), xytext=(0, 5), textcoords="offset points",
-            fontsize=8, ha="center",
-        )  # fmt: skip
+    _write_values(axes, [interval(standing.final) for standing in known])
+    axes.margins(x=0.06)
     seeds = f"{found.num_seeds} seeds, 95 % Student t" if found.num_seeds > 1 else "one seed"
     axes.set_xlabel(seeds)
 
@@ -244,7 +256,7 @@ def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
         if not standing.leaves:
             axes.annotate(
                 "nothing", (0.01, number), xycoords=("axes fraction", "data"), fontsize=8,
-                color=GREY, va="center",
+                color=GREY, va="center", bbox=_CLEAR,
             )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda num_bytes, _: human_size(num_bytes))

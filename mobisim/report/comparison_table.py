@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -11,17 +11,18 @@ from rich.text import Text
 
 from mobisim.report.comparison import AtRate, Comparison, Crossing, Interval, Standing
 from mobisim.report.wording import count
-from mobisim.units import human_rate, human_size, human_time
+from mobisim.units import human_energy, human_rate, human_size, human_time
 
-WIDTH = 100
+WIDTH = 80
 STATISTIC = (
     "95 %, Student t over seeds; differences are paired by seed, and not corrected for being many"
 )
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
-    """Print the answer, in at most 100 columns."""
-    parts: list[RenderableType] = [_title(found), Text(), _methods(found)]
+    """Print the answer, in at most 80 columns."""
+    parts: list[RenderableType] = [_title(found), Text(), _costs(found)]
+    parts += [Text(), _lessons(found)] if found.trained else []
     parts += [Text(), *_ledger(found)] if found.leaving else []
     parts += [Text(), _rates(found)] if found.rates else []
     parts += [Text(), *_crossings(found)]
@@ -37,53 +38,61 @@ def _title(found: Comparison) -> Text:
     return text
 
 
-def _methods(found: Comparison) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for heading in _headings(found):
-        widest = max(map(len, heading.split()))  # else words are broken in two
-        table.add_column(heading, justify="right", overflow="fold", min_width=widest)
-    for standing in found.standings:
-        if standing.error is None:
-            table.add_row(standing.method, *_cells(found, standing))
+def _costs(found: Comparison) -> Table:
+    """What each method takes: memory, time, bytes, energy."""
+    capacity = next((s.capacity_bytes for s in found.standings if s.capacity_bytes), None)
+    free = f"free of {human_size(capacity)}" if capacity else "free"
+    headings = ("memory", free, "a step", "in all", "device busy", "up", "down", "energy")
+    table = _table("method", headings)
+    for standing in _known(found):
+        times = (standing.step_s, standing.makespan_s, standing.device_busy_s)
+        sizes = (standing.uplink_bytes, standing.downlink_bytes)
+        energy = "" if standing.energy_j is None else human_energy(standing.energy_j)
+        peak = _size(standing.peak_bytes)
+        cells = (peak, free_memory(standing), *map(_time, times), *map(_size, sizes), energy)
+        table.add_row(standing.method, *cells)
     return table
 
 
-def _headings(found: Comparison) -> Iterator[str]:
-    yield from ("memory", "a step", "in all")
-    if found.trained and found.target is not None:
-        yield f"to {found.target:g}"
-    if found.trained:
-        yield f"{(found.metric or '').replace('_', ' ')}, held out"
-        yield f"less {found.reference}'s"
-    yield from ("up", "down", "energy")
-    if found.trained and found.learning_rates:
-        yield "rate"
+def _lessons(found: Comparison) -> Table:
+    """What each method learns, and how soon."""
+    headings = [f"{(found.metric or '').replace('_', ' ')}, held out", f"less {found.reference}'s"]
+    to_target = [] if found.target is None else [f"to {found.target:g}"]
+    tuned = ["learning rate"] if found.learning_rates else []
+    table = _table("method", [*to_target, *headings, *tuned], padding=2)
+    for standing in _known(found):
+        cells = [interval(standing.final), interval(standing.against, sign="+")]
+        reached = [_reached(standing)] if to_target else []
+        rate = [_rate(standing)] if tuned else []
+        table.add_row(standing.method, *reached, *cells, *rate)
+    return table
 
 
-def _cells(found: Comparison, standing: Standing) -> Iterator[str | Text]:
-    yield memory(standing)
-    yield _time(standing.step_s)
-    yield _time(standing.makespan_s)
-    if found.trained and found.target is not None:
-        yield _reached(standing)
-    if found.trained:
-        yield interval(standing.final)
-        yield interval(standing.against, sign="+")
-    yield from map(_size, (standing.uplink_bytes, standing.downlink_bytes))
-    yield "" if standing.energy_j is None else f"{standing.energy_j / 1e3:.3g} kJ"
-    if found.trained and found.learning_rates:
-        rate = standing.learning_rate
-        yield "" if rate is None else f"{rate:g}{'*' if standing.at_edge else ''}"
+def _table(first: str, headings: Iterable[str], padding: int = 1) -> Table:
+    """Methods, left, and numbers, right; where they must wrap, between words."""
+    table = Table(box=None, padding=(0, padding, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        widest = max(map(len, heading.split()))  # else words are broken in two
+        table.add_column(heading, justify="right", overflow="fold", min_width=widest)
+    return table
 
 
-def memory(standing: Standing) -> Text:
-    """Whether a method fits, and how much is missing if not."""
-    if standing.fits is None:
+def _known(found: Comparison) -> Iterator[Standing]:
+    return (standing for standing in found.standings if standing.error is None)
+
+
+def free_memory(standing: Standing) -> Text:
+    """What the device has left; below zero, what it lacks."""
+    if standing.peak_bytes is None or standing.capacity_bytes is None:
         return Text("not told", "dim")
-    if standing.fits:
-        return Text(human_size(standing.peak_bytes or 0), "green")
-    return Text(standing.shortage, "bold red")
+    free = standing.capacity_bytes - standing.peak_bytes
+    return Text(human_size(free), "green" if free >= 0 else "bold red")
+
+
+def _rate(standing: Standing) -> str:
+    rate = standing.learning_rate
+    return "" if rate is None else f"{rate:g}{'*' if standing.at_edge else ''}"
 
 
 def interval(found: Interval | None, sign: str = "") -> str:
@@ -95,7 +104,7 @@ def interval(found: Interval | None, sign: str = "") -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else human_time(seconds)
+    return "" if seconds is None else human_time(seconds) if seconds else "-"
 
 
 def _reached(standing: Standing) -> str:
@@ -112,10 +121,7 @@ def _size(num_bytes: float | None) -> str:
 
 def _ledger(found: Comparison) -> Iterator[Table | Text]:
     kinds = found.leaving
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("leaves the device", no_wrap=True)
-    for kind in kinds:
-        table.add_column(kind, justify="right")
+    table = _table("leaves the device", kinds, padding=2)
     for standing in found.standings:
         if standing.leaves is not None:
             cells = (_size(standing.leaves.get(kind, 0)) for kind in kinds)
@@ -164,6 +170,9 @@ def _notes(found: Comparison) -> Iterator[str]:
     for standing in found.standings:
         if standing.error is not None:
             yield f"{standing.method}: {standing.error}"
+        if standing.short_side == "server":
+            short = human_size(standing.short_bytes or 0)
+            yield f"{standing.method}: the server is short by {short}"
     if found.trained:
         judged = (
             "Evaluations before the end are on a validation split cut from the training samples"
