@@ -25,7 +25,7 @@ KINDS = (
     "side_forward",  # a worker runs the side network's share of one tap (layer granularity)
     "step",  # a worker trains: forward (batch granularity), backward and the update; on a device
     # that trains by itself, the update alone
-    "download",  # the downlink carries the side network to the device
+    "download",  # the downlink carries what trained at the server to the device
     "wait",  # an actor has nothing to do because something upstream is not there yet
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody

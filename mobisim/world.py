@@ -15,6 +15,7 @@ from mobisim.cost.compute import BatchCost, replay_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
 from mobisim.cost.method_cost import method_cost
 from mobisim.cost.system import System
+from mobisim.cost.traffic import delivered_bytes
 from mobisim.cost.work import BatchShape
 from mobisim.scenario.profiles import (
     DeviceProfile,
@@ -342,7 +343,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
             )
         ),
         num_workers=scenario.server.workers,
-        deliver=scenario.deliver != "none" and system.options.method.has_side_network,
+        deliver=scenario.deliver != "none" and "trained" in system.options.method.down,
         horizon_s=scenario.horizon,
         step_distribution=_distribution(scenario, server, "step"),
         contention=_contention(scenario) if scenario.server.colocated else None,
@@ -397,8 +398,7 @@ def _group(
     costs: tuple[BatchCost, ...],
 ) -> Group:
     profile, link, system = group.profile, group.link, system.on(group)
-    download = system.side.download_bytes if system.side is not None else 0
-    download_wire = link.wire_bytes(download)
+    download_wire = link.wire_bytes(delivered_bytes(system))
     up, down = directions(group, system.scenario.cells)
     order, starts = workload.of(devices)
     return Group(

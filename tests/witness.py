@@ -108,6 +108,7 @@ class Device:
     in_flight: list[Work] = field(default_factory=list)
     last_arrival: float = 0.0
     receiving: Work | None = None
+    is_owed: bool = False
     forward_factor: float = 1.0
     encode_factor: float = 1.0
     heat: float = 0.0
@@ -762,7 +763,10 @@ class Engine:
     # -- downlink
 
     def download_begins(self, device: Device) -> None:
-        """The side network goes to one device."""
+        """What trained goes to one device, after the reply that is on its way."""
+        device.is_owed = device.receiving is not None
+        if device.is_owed:
+            return
         actor, group = self.world.actors.downlink(device.index), device.group
         device.receiving = Work(
             "download", actor, self.now, device.index, num_bytes=group.download_bytes
@@ -779,8 +783,7 @@ class Engine:
         group, actor, batch = device.group, device.receiving.actor, device.receiving.batch
         device.receiving = None
         if group.latency_s == 0:
-            if batch != NONE:
-                self.reply_is_there(device)
+            self.is_there(device, batch)
         else:
             device.receiving = Work("latency", actor, self.now, device.index, batch)
             factor = self.factor(group.latency_distribution, f"uplink-{device.index}/latency")
@@ -789,12 +792,18 @@ class Engine:
             )
 
     def delivered(self, device: Device) -> None:
-        """The device has the side network, or what it waits for."""
+        """It is there."""
         assert device.receiving is not None
         self.write(device.receiving)
         batch, device.receiving = device.receiving.batch, None
+        self.is_there(device, batch)
+
+    def is_there(self, device: Device, batch: int) -> None:
+        """The device has what trained, or what it waits for; then what it is owed sets out."""
         if batch != NONE:
             self.reply_is_there(device)
+        if device.is_owed:
+            self.download_begins(device)
 
     # -- horizon
 

@@ -186,7 +186,7 @@ def random_scenario(choose: Random) -> Scenario:
         cells={"home": random_cell(choose)} if shared else {},
         granularity=choose.choice(["batch", "layer"]),
         side_network={"bottleneck": 8, "taps": sorted(choose.sample(range(1, 7), num_taps))},
-        deliver="side_network" if delivers else "none",
+        deliver="trained" if delivers else "none",
         horizon=choose.choice([None, None, f"{times.one() * choose.randint(1, 12)!r} s"]),
         **({"model": "opt-125m"} if delivers else {}),
         discipline=choose.choice(DISCIPLINES),
@@ -408,7 +408,7 @@ def two_way(choose: Random, world: World) -> World:
         replace(group, batches=tuple(answered(group, batch) for batch in group.batches))
         for group in world.groups
     )
-    return replace(world, groups=groups, deliver=False)
+    return replace(world, groups=groups)
 
 
 def with_cache(choose: Random, world: World) -> World:

@@ -13,6 +13,8 @@ from mobisim.errors import InputError
 from mobisim.scenario.method_options import Codec
 from mobisim.scenario.methods import Crossing, MethodInfo
 
+_ANY_SHAPE = BatchShape.uniform(1, 1)  # parameters are as many for all
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -72,8 +74,19 @@ def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:
         case "gradients" | "activations":
             layers = len(system.taps) if system.options.method.has_side_network else 1
             return layers * layer_bytes(system, sent.num_tokens, system.scenario.wire.codec)
-        case "side_network":
-            return system.side.download_bytes if system.side is not None else 0
+        case "trained":
+            return delivered_bytes(system)
+
+
+def delivered_bytes(system: System) -> int:
+    """Bytes that bring a device what trained at the server, in fp32; none where it has all."""
+    method = system.options.method
+    if "trained" not in method.down or system.backbone is None:
+        return 0
+    if method.has_side_network:
+        return system.side.download_bytes if system.side is not None else 0
+    run = training(system, "fp32", "above" if method.site == "split" else "all")
+    return FP32_BYTES * run.tally(_ANY_SHAPE).trainable
 
 
 def kept_bytes(system: System, num_tokens: int, num_labels: int) -> int:

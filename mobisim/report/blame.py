@@ -78,6 +78,7 @@ class BlameFold:
         self.mere_data = any(p.forward_s == 0 for b in world.all_batches for p in b.parts)
         self.reply: dict[tuple[int, int], Blame] = {}  # of what is on its way to a device
         self.answers = world.replies
+        self.replied: dict[int, tuple[float, Blame]] = {}  # when each device's last reply was there
         self.message: dict[tuple[int, int, int], Blame] = {}  # made, then carried, then arrived
         self.job: dict[tuple[int, int], Blame] = {}  # of a mini-batch's start at the server
         self.caches = world.caches
@@ -182,7 +183,9 @@ class BlameFold:
         self._arrives(device, batch, tap, blame)
 
     def _download(self, row: Row) -> None:
-        self.final = self.last_step._replace(downlink=row[3] - row[2])
+        at, replied = self.replied.get(row[4], (0.0, _NOTHING))
+        before = replied if at == row[2] else self.last_step
+        self.final = before._replace(downlink=before.downlink + row[3] - row[2])
         self.delivery[row[4]] = self.final
 
     def _reply(self, row: Row) -> None:
@@ -194,7 +197,10 @@ class BlameFold:
     def _wait(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
         if self.roles[actor] == DEVICE:
-            self.device[device] = self.reply.pop((device, batch), self.credit[device])
+            reply = self.reply.pop((device, batch), None)
+            if reply is not None:
+                self.replied[device] = row[3], reply
+            self.device[device] = self.credit[device] if reply is None else reply
             self._resumes(device, batch)
         else:
             self.worker[actor] = (device, batch, self.message[device, batch, tap])

@@ -161,7 +161,7 @@ class InvariantFold:
         self.version += len(steps)
 
     def _delivery(self, columns: SpanColumns) -> None:
-        """The side network is delivered once all steps are done."""
+        """What trained is delivered once all steps are done."""
         stepped = columns.end[columns.kind == STEP]
         self.stepped_at = max(self.stepped_at, stepped.max(initial=0.0))
         waits = (columns.kind != DOWNLOAD) | (columns.start >= self.stepped_at)

@@ -13,10 +13,10 @@ OwnWeights = Literal["all", "biases", "norms"]
 Site = Literal["device", "server", "split"]
 # Transformers' scaled_dot_product_attention, or products and softmax one by one.
 AttentionKernel = Literal["fused", "eager"]
-# What can cross the link. Up, per mini-batch or sample; down, as a reply to a mini-batch or, the
-# side network, once at the end.
+# What can cross the link. Up, per mini-batch or sample; down, as a reply to a mini-batch or, what
+# trained at the server, once at the end.
 Crossing = Literal[
-    "activations", "labels", "residuals", "tokens", "scalars", "gradients", "update", "side_network"
+    "activations", "labels", "residuals", "tokens", "scalars", "gradients", "update", "trained"
 ]
 # What the device does for a mini-batch: nothing; the frozen backbone's forward; forwards with its
 # bypass perturbed; the training of the layers below a cut; all of the training.
@@ -25,6 +25,9 @@ Tokens = Literal["all", "loss"]
 Learns = Literal["labels", "residuals"]
 Prediction = Literal["head", "verbaliser"]
 BackboneWeights = Literal["int8", "nf4"]
+# How it learns: a side network beside a frozen backbone; gradients through the backbone, or through
+# one that is cut in two; slopes of the loss along random directions.
+Kernel = Literal["side_network", "gradients", "cut_gradients", "slopes"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class MethodInfo:
         up: what goes from the device to the server for each mini-batch; labels stand for what
             `Defaults.learns` says.
         down: what comes back: gradients or an update for each mini-batch, for which the device
-            waits; a side network once, when training is done.
+            waits; what trained at the server once, when training is done.
         single_pass: whether devices go through their data once, and the server may learn on from
             what it has kept of all of them.
         defaults: what it takes for the options of methods with a side network.
@@ -127,6 +130,24 @@ class MethodInfo:
         """Whether a server trains a side network of parallel adapters."""
         return isinstance(self.bypass, ParallelAdapters)
 
+    @property
+    def kernel(self) -> Kernel:
+        """How it learns."""
+        if self.has_side_network:
+            return "side_network"
+        if self.device == "perturbed_forwards":
+            return "slopes"
+        return "cut_gradients" if self.site == "split" else "gradients"
+
+    @property
+    def learns_like(self) -> tuple[object, ...]:
+        """What of the description decides what is learned: methods that share it learn the same.
+
+        LoRA does at the server alone what it does on the device.
+        """
+        own = (self.defaults,) if self.has_side_network else ()
+        return (self.kernel, self.trains, self.bypass, *own)
+
 
 METHODS: dict[str, MethodInfo] = {
     "mobillm": MethodInfo(
@@ -141,7 +162,7 @@ METHODS: dict[str, MethodInfo] = {
         device="forward",
         backward_through_backbone=False,
         up=("activations", "labels"),
-        down=("side_network",),
+        down=("trained",),
     ),
     "pae-mobillm": MethodInfo(
         title="PAE MobiLLM: additive side-tuning with a cache",
@@ -155,7 +176,7 @@ METHODS: dict[str, MethodInfo] = {
         device="forward",
         backward_through_backbone=False,
         up=("activations", "residuals"),
-        down=("side_network",),
+        down=("trained",),
         defaults=Defaults(caches=True, tokens="loss", learns="residuals", prediction="head"),
     ),
     "fed-mobillm": MethodInfo(
@@ -171,7 +192,7 @@ METHODS: dict[str, MethodInfo] = {
         device="forward",
         backward_through_backbone=False,
         up=("activations", "residuals"),
-        down=("side_network",),
+        down=("trained",),
         single_pass=True,
         defaults=Defaults(caches=True, tokens="loss", learns="residuals", prediction="head"),
     ),
@@ -212,28 +233,30 @@ METHODS: dict[str, MethodInfo] = {
     "server-only": MethodInfo(
         title="Server only",
         description=(
-            "tokens and labels go up once and the server trains LoRA there: the reference "
-            "without privacy"
+            "tokens and labels go up once, the server trains LoRA there and sends it back: the "
+            "reference without privacy"
         ),
         reference="lora",
         bypass=Lora(),
         site="server",
         device="nothing",
         up=("tokens", "labels"),
+        down=("trained",),
         defaults=Defaults(caches=True),
     ),
     "split-lora": MethodInfo(
         title="Split learning with LoRA",
         description=(
             "the device trains the layers up to a cut, the server those above it: activations go "
-            "up, their gradients come down, and the device waits for them"
+            "up, their gradients come down, and the device waits for them; the server's share of "
+            "LoRA follows at the end"
         ),
         reference="splitlora",
         bypass=Lora(),
         site="split",
         device="lower_layers",
         up=("activations", "labels"),
-        down=("gradients",),
+        down=("gradients", "trained"),
     ),
     "fwdllm": MethodInfo(
         title="FwdLLM: zeroth-order LoRA",

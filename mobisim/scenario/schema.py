@@ -303,7 +303,7 @@ class Scenario(Strict):
     sequence_length: Count | None = None
     epochs: Count = 1
     granularity: Literal["batch", "layer"] = "batch"
-    deliver: Literal["side_network", "none"] = "side_network"
+    deliver: Literal["trained", "none"] = "trained"
     cells: dict[Name, Cell] = Field(default_factory=dict)
     devices: Annotated[tuple[DeviceGroup, ...], Field(min_length=1)]
     server: Server
@@ -425,8 +425,7 @@ class Scenario(Strict):
         if self.deliver != "none":
             raise problem_of(
                 "deliver",
-                "without a model the size of the side network is unknown; expected: none, or a "
-                "model",
+                "without a model the size of what trains is unknown; expected: none, or a model",
             )
         if self.granularity == "layer" and self.side_network.taps == "all":
             raise problem_of(

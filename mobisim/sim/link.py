@@ -118,7 +118,7 @@ class Uplink:
 
 
 class Downlink:
-    """Brings a device its replies, and the side network once the last step is done."""
+    """Brings a device its replies, and what trained once the last step is done."""
 
     def __init__(self, scene: Scene, device: Owner) -> None:
         self.scene, self.device = scene, device
@@ -126,10 +126,14 @@ class Downlink:
         self.kind = self.number = NONE
         self.num_bytes = 0
         self.since = 0.0
+        self.is_due = False
         self.medium = downlink_of(scene, device)
 
     def deliver(self) -> None:
-        """Set out with the side network."""
+        """Set out with what trained, once a reply that is under way is there."""
+        self.is_due = self.kind != NONE
+        if self.is_due:
+            return
         group = self.device.group
         self._carry(DOWNLOAD, NONE, group.download_bytes, group.download_s)
 
@@ -165,6 +169,8 @@ class Downlink:
         self.kind = NONE
         if self.number != NONE:
             self.device.replied()
+        if self.is_due:
+            self.deliver()
 
     def _write(self, num_bytes: int) -> None:
         now = self.scene.env.now

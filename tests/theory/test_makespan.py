@@ -163,7 +163,7 @@ def test_uplink_bytes_are_exact(granularity: str, payload_bytes: int) -> None:
 def test_delivery_adds_one_download_and_one_latency(latency: float) -> None:
     """The last step's end + the side network's bytes · 8 ÷ downlink rate + l, on every device."""
     group = device(0.5, latency=f"{latency} s", count=2, downlink="1 Mbit/s", overhead_bytes=40)
-    scenario = stated(5, group, step_s=0.25, model="opt-125m", deliver="side_network")
+    scenario = stated(5, group, step_s=0.25, model="opt-125m", deliver="trained")
     world, columns = world_of(scenario), columns_of(world_of(scenario))
     last_step = columns.end[columns.kind == STEP].max()
     downloads = columns[columns.kind == DOWNLOAD]

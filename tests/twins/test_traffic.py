@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from builtin_runs import Run, small_run
 
-from mobisim.cost.traffic import Traffic, traffic
+from mobisim.cost.traffic import Traffic, delivered_bytes, traffic
 from mobisim.scenario.methods import METHODS
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_trainer import ForwardTrainer, SplitTrainer, TunedTrainer
@@ -78,3 +80,16 @@ def test_everything_is_kept_unless_the_capacity_ends() -> None:
     sent = [_predicted(run, batch).up for batch in range(6)]
     assert sent[3:] == [()] * 3
     assert run.planned.workload.kept_bytes == sum(sum(up) - 32 for up in sent[:3])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_delivered_is_what_trained_at_the_server(name: str) -> None:
+    """In fp32, where the device has not got it already; of a cut backbone, what lies above."""
+    run = small_run(f"method={name}", *ONCE, "tuning.cut=1")
+    method = METHODS[name]
+    has_it = method.site == "device" or "update" in method.down
+    trained = {} if has_it else run.trainer.trained()
+    below = re.compile(r"layers\.0\.")  # with a cut after the first layer
+    cut = method.site == "split"
+    there = (value for key, value in trained.items() if not (cut and below.search(key)))
+    assert delivered_bytes(run.system) == 4 * sum(value.numel() for value in there)

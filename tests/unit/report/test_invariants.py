@@ -41,7 +41,7 @@ def make(granularity: str = "batch", *, run_ahead: int = 1000, **more: Any) -> W
 
 def delivering() -> World:
     """A world that brings the side network to the device at its end."""
-    return make(model="opt-125m", deliver="side_network", batch_size=2, sequence_length=8)
+    return make(model="opt-125m", deliver="trained", batch_size=2, sequence_length=8)
 
 
 def check(world: World, spans: Sequence[Span], block_rows: int = 1000) -> None:

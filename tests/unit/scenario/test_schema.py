@@ -26,7 +26,7 @@ INCOMPLETE = {
         ["wire={codec: nf4}", "batch_size=4", "sequence_length=8"], "model", "this key is missing"
     ),
     "no model to train": (["num_batches=null", TRAINING], "model", "this key is missing"),
-    "a download of unknown size": (["deliver=side_network"], "deliver", "size of the side network"),
+    "a download of unknown size": (["deliver=trained"], "deliver", "size of what trains"),
     "layers of nothing": (["granularity=layer"], "granularity", "side_network.taps as a list"),
     "batches and training": ([*FREE, TRAINING, "num_batches=3"], "num_batches", "training states"),
     "a size and training": ([*FREE, TRAINING, "batch_size=3"], "batch_size", "training states"),
