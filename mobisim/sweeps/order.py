@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobisim.cost.method_flop import method_flop
 from mobisim.prepare import Prepared
+from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario, Target
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP
@@ -27,6 +29,7 @@ from mobisim.workload import metric_name
 # says all that learning sees of it. Everything else counts as deciding.
 _WHEN = {
     "name": True,
+    "method": True,  # but for what it learns like
     "model": True,
     "granularity": True,
     "deliver": True,
@@ -45,12 +48,14 @@ class Order:
     """What a point learns: all that decides it, and its steps.
 
     Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
-    before the last of them, at the first evaluation that meets `stop`.
+    before the last of them, at the first evaluation that meets `stop`. `work` is a rough measure
+    of the arithmetic in it all.
     """
 
     deciding: str
     steps: NDArray[np.int64]
     stop: Target | None
+    work: float = 0.0
 
     def begins(self, other: Order) -> bool:
         """Whether the other order begins with this one."""
@@ -106,7 +111,16 @@ def order_of(prepared: Prepared) -> Order:
         steps = block.columns[(block.columns.kind == STEP) & ~block.columns.cut]
         found.append(np.stack([steps.device, steps.batch, steps.version_read], axis=1))
     stop = training.target if training.stop_at_target else None
-    return Order(_deciding(prepared), np.concatenate(found), stop)
+    return Order(_deciding(prepared), np.concatenate(found), stop, _work(prepared))
+
+
+def _work(prepared: Prepared) -> float:
+    """FLOPs of all mini-batches in the timed model; how many there are where no model is timed."""
+    shapes, found = prepared.planned.workload.shapes, 0.0
+    for view, group in zip(prepared.system.views, prepared.world.groups, strict=True):
+        for shape, count in zip(shapes, group.counts.tolist(), strict=True):
+            found += count * sum(method_flop(view, shape) or (1.0,))
+    return found
 
 
 def _deciding(prepared: Prepared) -> str:
@@ -116,6 +130,7 @@ def _deciding(prepared: Prepared) -> str:
     depth = prepared.system.backbone.num_layers if prepared.system.backbone else None
     fields: dict[str, Any] = {
         **scenario.model_dump(mode="json", exclude=_WHEN),  # type: ignore[arg-type]  # nested
+        "method": repr(METHODS[scenario.method].learns_like),
         "depth": None if taps_all else depth,  # taps in a list are mapped to the same depth
         "metric": metric_name(training),
         "data": prepared.planned.fingerprint,
@@ -124,14 +139,15 @@ def _deciding(prepared: Prepared) -> str:
 
 
 def trajectories(orders: Mapping[str, tuple[Scenario, Order]]) -> list[Trajectory]:
-    """The fewest trainings that hold all orders; keys name the points."""
+    """The fewest trainings that hold all orders, most work first; keys name the points."""
     longest_first = sorted(orders, key=lambda name: -len(orders[name][1].steps))
     groups: dict[str, list[str]] = defaultdict(list)
     for name in longest_first:
         order = orders[name][1]
         heads = (head for head in groups if order.begins(orders[head][1]))
         groups[next(heads, name)].append(name)
-    return [_trajectory(orders, members) for members in groups.values()]
+    found = [_trajectory(orders, members) for members in groups.values()]
+    return sorted(found, key=lambda trajectory: -trajectory.order.work)
 
 
 def _trajectory(orders: Mapping[str, tuple[Scenario, Order]], members: Iterable[str]) -> Trajectory:

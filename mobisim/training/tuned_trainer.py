@@ -191,10 +191,14 @@ def tuned_trainer(
     backbone: Backbone, data: TaskData, config: TrainingConfig, method: MethodInfo
 ) -> TunedTrainer:
     """The trainer that a method's description asks for."""
-    if method.device == "perturbed_forwards":
-        return ForwardTrainer(backbone, data, config, method)
-    kind = SplitTrainer if method.site == "split" else TunedTrainer
-    return kind(backbone, data, config, method)
+    return _TRAINERS[method.kernel](backbone, data, config, method)
+
+
+_TRAINERS: dict[str, type[TunedTrainer]] = {
+    "gradients": TunedTrainer,
+    "cut_gradients": SplitTrainer,
+    "slopes": ForwardTrainer,
+}
 
 
 def _tokens(split: Split, samples: Samples) -> list[Tokens]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from commands import mobisim as command
 from numpy.typing import NDArray
@@ -130,6 +133,47 @@ def test_the_ledger_tells_what_is_said_of_the_labels(
     assert plain.leaves["labels"] == 2 * 58 * 4  # two epochs of those that are not validated on
     assert additive.leaves["residuals"] == 58 * 2 * 4
     assert (plain.labels_given_away, additive.labels_given_away) == (None, 1.0)
+
+
+def test_the_device_is_busy_as_long_as_its_spans(
+    compared: tuple[Question, Comparison],
+) -> None:
+    """The published spans of the runs say the same, in the mean over seeds."""
+    question, found = compared
+    busy = {one.method: one.device_busy_s for one in found.standings}
+    with (question.place / "methods" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for method, seconds in busy.items():
+        digests = [row["digest"] for row in rows if row["method"] == method]
+        assert seconds == pytest.approx(
+            sum(map(functools.partial(device_seconds, question), digests)) / len(digests)
+        )
+    assert (busy["pae-mobillm"] or 0) < 0.6 * (busy["mobillm"] or 0)  # the second epoch is kept
+
+
+def device_seconds(question: Question, digest: str) -> float:
+    """What the device's work in a run's spans adds up to."""
+    spans = question.place / "methods" / "points" / digest / "spans.parquet"
+    table = pq.read_table(spans, columns=["kind", "actor", "start", "end"]).to_pylist()
+    work = (row for row in table if row["actor"] == "device-0" and row["kind"] != "wait")
+    return math.fsum(row["end"] - row["start"] for row in work)
+
+
+def test_methods_that_learn_the_same_are_trained_once(task: Path, tmp_path: Path) -> None:
+    """LoRA at the server learns what it learns on the device; each row is still that of a run."""
+    executor = AtOnce()
+    question = small(task, tmp_path / "c", ["lora", "server-only", "split-lora"])
+    _, found = compare(question, executor.pool())
+    assert calls(executor, train) == 2
+    device, server, _ = found.standings
+    assert device.final == server.final
+    assert device.uplink_bytes != server.uplink_bytes
+    scenario = question.at("server-only", 0).scenario
+    assert scenario is not None
+    alone = mobisim.run(scenario, mobisim.Options(plots=False, out=tmp_path / "alone"))
+    point = question.place / "methods" / "points" / alone.summary.digest
+    for name in ("summary.json", "steps.parquet"):
+        assert (point / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_nothing_is_done_twice(compared: tuple[Question, Comparison]) -> None:

@@ -129,3 +129,19 @@ def test_a_horizon_cuts_an_order() -> None:
     assert (len(cut.steps), len(whole.steps)) == (1, 2)
     assert cut.begins(whole)
     assert not whole.begins(cut)
+
+
+def test_the_most_work_is_begun_first() -> None:
+    """Else two workers end far apart: FwdLLM takes nine forwards where LoRA takes three."""
+    orders = {
+        name: (SCENARIO, _order(f"method={name}")) for name in ("mobillm", "lora", "fwdllm", "full")
+    }
+    found = [trajectory.members[0] for trajectory in trajectories(orders)]
+    assert found == ["fwdllm", "full", "lora", "mobillm"]
+
+
+def test_methods_that_learn_the_same_share_an_order() -> None:
+    """Where LoRA is trained is a matter of time; through a cut it learns from rounded gradients."""
+    assert _order("method=lora").begins(_order("method=server-only"))
+    assert not _order("method=lora").begins(_order("method=split-lora"))
+    assert not _order("method=mobillm").begins(_order("method=pae-mobillm"))
