@@ -264,6 +264,15 @@ class Course:
         self.level = level + rest
         return max(start, supply.reached(self.level))
 
+    @property
+    def mark(self) -> int:
+        """Where it stands."""
+        return self.level
+
+    def back_to(self, mark: int) -> None:
+        """Forget what was carried since, which was cut short."""
+        self.level = mark
+
     def room_bits(self, start: float, end: float) -> float:
         """The most that can be carried between two instants, both included."""
         supply = self.supply
@@ -300,6 +309,15 @@ class WindowedCourse:
         self.left -= rest
         self.ended = at
         return at
+
+    @property
+    def mark(self) -> int:
+        """Where it stands."""
+        return self.course.level
+
+    def back_to(self, mark: int) -> None:
+        """Forget what was carried since; the connection that was cut short begins as at first."""
+        self.course.level, self.ended = mark, -math.inf
 
     def _after_pause(self, start: float) -> None:
         if start - self.ended > self.windows.restart_s:

@@ -32,11 +32,12 @@ KINDS = (
     "pause",  # a device rests: its battery is low, or it is away
     "backward",  # the device goes back through what it trains, once it has a reply it waits for
     "reply",  # the downlink carries what the device waits for after a mini-batch
+    "down",  # the server restarts
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
-    BACKWARD, REPLY,
+    BACKWARD, REPLY, DOWN,
 ) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
 WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY)

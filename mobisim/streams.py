@@ -76,6 +76,11 @@ def uniform(seed: int, name: str) -> float:
     return float(generator(seed, name).random())
 
 
+def log_normal(seed: int, name: str, deviation: float) -> float:
+    """A factor of median one, from the first normal of a stream; its logarithm's deviation."""
+    return math.exp(deviation * float(generator(seed, name).standard_normal()))
+
+
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The order of an epoch's samples, where there are none but their number."""
     return generator(seed, f"samples/{epoch}").permutation(count)

@@ -17,7 +17,9 @@ from mobisim.cost.method_cost import method_cost
 from mobisim.cost.system import System
 from mobisim.cost.traffic import delivered_bytes
 from mobisim.cost.work import BatchShape
+from mobisim.errors import InputError
 from mobisim.scenario.profiles import (
+    Absences,
     DeviceProfile,
     FixedDevice,
     FixedServer,
@@ -29,7 +31,7 @@ from mobisim.scenario.profiles import (
 from mobisim.scenario.quantities import Duration, Sourced
 from mobisim.scenario.schema import DeviceGroup, Discipline, Scenario
 from mobisim.span import NONE, Actors
-from mobisim.streams import Distribution
+from mobisim.streams import Distribution, log_normal
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,15 @@ class Group:
     downlink: Channel | None = None
     cell: int | None = None  # where the link's rates are the most that it gets of a cell's
     weight: int = 1
-    absences: Outages | None = None
+    absences: Absences | None = None
+    pace_deviation: float = 0.0  # of the logarithm of each device's factor
+    rate_deviation: float = 0.0
     starts: NDArray[np.int64] | None = None
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether its devices leave abruptly."""
+        return self.absences is not None and self.absences.kind == "abrupt"
 
     @property
     def batches_of(self) -> NDArray[np.int64]:
@@ -196,6 +205,17 @@ class World:
     cells: tuple[CellRates, ...] = ()
     discipline: Discipline = "first-come"
     replay: Replay | None = None
+    restarts: Outages | None = None
+
+    @cached_property
+    def last_rank(self) -> int:
+        """Of what comes last of all that happens at an instant."""
+        return self.first_loss_rank + self.actors.num_devices
+
+    @cached_property
+    def first_loss_rank(self) -> int:
+        """Of the first device's abrupt leaving, after all that ends."""
+        return self.num_workers + self.actors.num_devices
 
     @cached_property
     def actors(self) -> Actors:
@@ -206,6 +226,12 @@ class World:
     def all_batches(self) -> Iterator[Batch]:
         """The distinct mini-batches of all groups."""
         return (batch for group in self.groups for batch in group.batches)
+
+    def batch(self, device: int, number: int) -> Batch:
+        """The numbers of a device's mini-batch."""
+        group: Group = self.groups[int(self.group_of[device])]
+        order = group.order
+        return group.batches[0 if order is None else int(order[self.firsts[device] + number])]
 
     @cached_property
     def caches(self) -> bool:
@@ -247,6 +273,23 @@ class World:
     def firsts(self) -> NDArray[np.int64]:
         """Where each device's mini-batches begin in the order of its group."""
         return np.concatenate([group.firsts for group in self.groups])
+
+    @cached_property
+    def paces(self) -> NDArray[np.float64] | None:
+        """How many times its group's pace each device works at; None where all do at it."""
+        return self._sampled("device-{}/pace", [group.pace_deviation for group in self.groups])
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64] | None:
+        """How many times its group's rate each device's link has; None where all have it."""
+        return self._sampled("link-{}/rate", [group.rate_deviation for group in self.groups])
+
+    def _sampled(self, stream: str, of_groups: list[float]) -> NDArray[np.float64] | None:
+        if not any(of_groups):
+            return None
+        deviations = enumerate(np.array(of_groups)[self.group_of].tolist())
+        draws = (log_normal(self.seed, stream.format(i), deviation) for i, deviation in deviations)
+        return np.fromiter(draws, np.float64)
 
     @cached_property
     def group_of(self) -> NDArray[np.int32]:
@@ -334,7 +377,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
     """The world of a scenario and its workload; its costs are `costs` where they are known."""
     scenario = system.scenario
     server = scenario.server.profile
-    return World(
+    world = World(
         seed=scenario.seed,
         groups=tuple(
             _group(system, group, workload, devices, found)
@@ -353,7 +396,27 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
         ),
         discipline=scenario.server.discipline,
         replay=_replay(system, workload.replay) if workload.replay is not None else None,
+        restarts=scenario.server.restarts,
     )
+    _check_losses(world)
+    return world
+
+
+def _check_losses(world: World) -> None:
+    """Refuse abrupt absences of devices that do more than to send.
+
+    Raises:
+        InputError: with the place of the absences.
+    """
+    more = world.on_device or world.replies or world.contention is not None
+    for index, group in enumerate(world.groups):
+        if more and group.vanishes:
+            raise InputError(
+                "known only of devices that send and wait for no reply, on machines of their own",
+                where=f"devices[{index}].absences.kind",
+                expected="graceful, or a method with a side network",
+                got="abrupt",
+            )
 
 
 def _replay(system: System, work: ReplayWork) -> Replay:
@@ -428,7 +491,14 @@ def _group(
         cell=list(system.scenario.cells).index(group.cell) if group.cell else None,
         weight=group.weight,
         absences=group.absences,
+        pace_deviation=_deviation(group, "pace"),
+        rate_deviation=_deviation(group, "rate"),
     )
+
+
+def _deviation(group: DeviceGroup, of: str) -> float:
+    stated: Sourced[float] | None = getattr(group.sampled, of, None)
+    return 0.0 if stated is None else stated.value
 
 
 def _heat(profile: DeviceProfile) -> Heat | None:

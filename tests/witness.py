@@ -102,6 +102,15 @@ class Device:
     has_rested: bool = False
     away: Iterator[tuple[float, float]] | None = None
     next_absence: tuple[float, float] | None = None
+    watched: float | None = None  # the abrupt absence on the agenda
+    handed_over: int = 0  # parts of the mini-batch at hand
+    drawn_for: int = NONE
+    lives: int = 0  # how often its work was lost
+    sendings: int = 0  # transfers and downloads begun or lost
+    message: Message | None = None  # that is carried
+    flow: Flow | None = None
+    level_before: Fraction = Fraction(0)
+    heat_before: tuple[float, float] = (0.0, 0.0)
     doing: Work | None = None
     carrying: Work | None = None
     queued: deque[Message] = field(default_factory=deque)
@@ -132,6 +141,7 @@ class Worker:
     index: int
     job: Job | None = None
     doing: Work | None = None
+    lives: int = 0  # how often the server went down
 
 
 @dataclass
@@ -177,6 +187,9 @@ class Engine:
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
         self.uplink_carries = False
+        self.down: Work | None = None
+        stated = None if world.on_device else world.restarts
+        self.restarts = windows_of(stated, world.seed, "server/restarts")
         for device in self.devices:
             if device.group.battery is not None:
                 device.charge_j = device.group.battery.charge_j
@@ -196,6 +209,7 @@ class Engine:
             if device.num_batches and not device.numbers(0).parts:
                 self.joins(Job(device.index, 0, device.numbers(0), self.now))
             self.device_is_free(device)
+        self.await_restart()
         while self.agenda and self.agenda[0][0] <= horizon:
             self.now, _, _, handle = heapq.heappop(self.agenda)
             handle()
@@ -233,6 +247,117 @@ class Engine:
         if self.now > work.start or work.kind not in {"wait", "queue"}:
             self.rows.append(_row(work, self.now, work.num_bytes, version_written, cut=False))
 
+    # -- restarts
+
+    def await_restart(self) -> None:
+        """The next time at which the server goes down, as long as anything is left to step."""
+        for start, end in self.restarts:
+            last = len(self.workers) + 2 * len(self.devices)
+            self.at(start, last, partial(self.goes_down, end))
+            return
+
+    def goes_down(self, end: float) -> None:
+        """What the workers do is lost."""
+        if self.steps_done == self.steps_due + self.world.replayed:
+            return
+        for worker in self.workers:
+            if worker.doing is not None and self.now > worker.doing.start:
+                self.rows.append(_row(worker.doing, self.now, NONE, NONE, cut=True))
+            worker.doing, worker.lives = None, worker.lives + 1
+        self.down = Work("down", self.world.actors.server, self.now, NONE)
+        self.at(end, len(self.workers) + 2 * len(self.devices), self.comes_back)
+
+    def comes_back(self) -> None:
+        """Every worker begins anew, or takes what has joined."""
+        assert self.down is not None
+        self.write(self.down)
+        self.down = None
+        interrupted = [worker.job for worker in self.workers]
+        for worker, job in zip(self.workers, interrupted, strict=True):
+            if job is not None:
+                job.version_read, job.position = self.steps_done, 0
+                self.sets_to_work(worker, job)
+            elif worker.job is None and self.queue:
+                self.take_up(worker)
+        self.await_restart()
+
+    # -- devices that vanish
+
+    def watch(self, device: Device) -> None:
+        """Something begins: it ends no later than the device's next abrupt absence begins."""
+        if not self.may_vanish(device):
+            return
+        start, end = self.absence_of(device)
+        if math.isfinite(start) and device.watched != start:
+            device.watched = start
+            rank = len(self.workers) + len(self.devices) + device.index
+            self.at(start, rank, partial(self.vanishes, device, end))
+
+    def vanishes(self, device: Device, back: float) -> None:
+        """Work, then transfer, then delivery of a device are lost."""
+        work = device.doing
+        if work is not None and work.kind in {"forward", "encode"}:
+            self.cut_at_once(work)
+            for record in (device.compute, device.batch_compute):
+                record.append((work.start, self.now))
+            self.cools(device, work.start)
+            device.lives, device.part = device.lives + 1, 0
+            self.pauses(device, back, device.batch, lambda: self.is_back(device))
+        if device.carrying is not None:
+            assert device.message is not None
+            self.cut_at_once(device.carrying)
+            device.sent.append((self.now - device.carrying.start, 0))
+            self.stops(device, self.uplinks, self.world.actors.uplink(device.index))
+            device.message.handed_over = self.now
+            device.queued.appendleft(device.message)
+            device.carrying = None
+            self.at_device(back, device, partial(self.sends_again, device))
+        if device.receiving is not None and device.receiving.kind == "download":
+            self.cut_at_once(device.receiving)
+            self.stops(device, self.downlinks, device.receiving.actor)
+            device.receiving = None
+            self.pauses(device, back, NONE, lambda: self.fetches(device))
+
+    def cut_at_once(self, work: Work) -> None:
+        """A row for what is lost, if it has taken time."""
+        if self.now > work.start:
+            self.rows.append(_row(work, self.now, NONE, NONE, cut=True))
+
+    def pauses(self, device: Device, until: float, batch: int, handle: Callable[[], None]) -> None:
+        """The device does nothing for a while."""
+        device.doing = Work("pause", device.index, self.now, device.index, batch)
+        self.at_device(until, device, handle)
+
+    def stops(self, device: Device, cells: list[Cell], actor: int) -> None:
+        """A link forgets the message that it carries."""
+        device.sendings += 1
+        if device.group.cell is not None:
+            assert device.flow is not None
+            cells[device.group.cell].end(device.flow, self.now, is_through=False)
+            self.watch_cell(cells[device.group.cell])
+        elif actor in self.pipes:
+            self.pipes[actor].forget(device.level_before)
+
+    def cools(self, device: Device, start: float) -> None:
+        """It is as warm as the work that it did has made it."""
+        heat = device.group.heat
+        if heat is not None:
+            cold = (1 - device.heat_before[1]) * math.exp(
+                -(self.now - start) / heat.time_constant_s
+            )
+            device.heat, device.heat_known_at = 1 - cold, self.now
+
+    def sends_again(self, device: Device) -> None:
+        """Its link is back."""
+        self.transfer_begins(device, device.queued.popleft())
+
+    def fetches(self, device: Device) -> None:
+        """It is back, and what is to be delivered sets out."""
+        assert device.doing is not None
+        self.write(device.doing)
+        device.doing = None
+        self.download_begins(device)
+
     # -- device
 
     def device_is_free(self, device: Device) -> None:
@@ -250,19 +375,22 @@ class Engine:
 
     def is_away(self, device: Device) -> bool:
         """Whether the device is away, and so rests until it is back."""
-        if device.group.absences is None:
+        start, end = self.absence_of(device)
+        if self.now < start:
             return False
+        self.pauses(device, end, device.batch, lambda: self.is_back(device))
+        return True
+
+    def absence_of(self, device: Device) -> tuple[float, float]:
+        """The absence that a device is in, or the next one."""
+        if device.group.absences is None:
+            return math.inf, math.inf
         if device.away is None:
             stream = f"device-{device.index}/absences"
             device.away = windows_of(device.group.absences, self.world.seed, stream)
         while device.next_absence is None or device.next_absence[1] <= self.now:
             device.next_absence = next(device.away, (math.inf, math.inf))
-        start, end = device.next_absence
-        if self.now < start:
-            return False
-        device.doing = Work("pause", device.index, self.now, device.index, device.batch)
-        self.at_device(end, device, lambda: self.is_back(device))
-        return True
+        return device.next_absence
 
     def is_back(self, device: Device) -> None:
         """There again, unless it leaves at once; a rest that is done need not be done again."""
@@ -279,15 +407,14 @@ class Engine:
         assert power is not None
         computed = sum(end - start for start, end in device.compute)
         radio = sum(power.radio_w * s + power.radio_j_per_bit * 8 * size for s, size in device.sent)
-        gained = (battery.charger_w - power.idle_w) * (self.now - device.looked_at)
+        gained = self.charged(device, device.looked_at, self.now)
         drawn = (power.load_w - power.idle_w) * computed + radio
         device.charge_j = min(battery.capacity_j, device.charge_j + gained - drawn)
         device.looked_at, device.compute, device.sent = self.now, [], []
         if device.charge_j >= battery.low_j:
             return False
         if battery.duty is None:
-            missing = battery.resume_j - device.charge_j
-            until = self.now + missing / (battery.charger_w - power.idle_w)
+            until = self.charged_again(device, battery.resume_j - device.charge_j)
         elif device.batch_compute:
             worked = sum(end - start for start, end in device.batch_compute)
             until = device.batch_compute[-1][1] + worked * (1 / battery.duty - 1)
@@ -295,9 +422,41 @@ class Engine:
             return False
         if until <= self.now:
             return False
-        device.doing = Work("pause", device.index, self.now, device.index, device.batch)
-        self.at_device(until, device, lambda: self.rest_ends(device))
+        self.pauses(device, until, device.batch, lambda: self.rest_ends(device))
         return True
+
+    def charger_of(self, device: Device) -> Iterator[tuple[float, float, float]]:
+        """From and to when a device that only idles gains or loses how many watts."""
+        battery, power = device.group.battery, device.group.power
+        assert battery is not None
+        assert power is not None
+        now, stream = 0.0, f"device-{device.index}/unplugged"
+        net = battery.charger_w - power.idle_w
+        for start, end in windows_of(battery.unplugged, self.world.seed, stream):
+            yield now, start, net
+            yield start, end, -power.idle_w
+            now = end
+        yield now, math.inf, net
+
+    def charged(self, device: Device, since: float, until: float) -> float:
+        """What an idle device's charge gains between two instants."""
+        gained = 0.0
+        for start, end, watts in self.charger_of(device):
+            if start >= until:
+                break
+            gained += watts * max(min(end, until) - max(start, since), 0.0)
+        return gained
+
+    def charged_again(self, device: Device, missing: float) -> float:
+        """When an idle device has gained so much from now on."""
+        for start, end, watts in self.charger_of(device):
+            begin = max(start, self.now)
+            if end <= begin:
+                continue
+            if watts > 0 and missing <= watts * (end - begin):
+                return begin + missing / watts
+            missing -= watts * (end - begin)
+        raise AssertionError("unreachable: the last is without end")
 
     def rest_ends(self, device: Device) -> None:
         """Look again, or after a rest of stated length begin."""
@@ -313,7 +472,9 @@ class Engine:
         """The next part's forward."""
         if device.part == 0:
             device.batch_compute, device.has_rested = [], False
-            self.draw_factors(device)
+            if device.drawn_for != device.batch:
+                device.drawn_for, device.handed_over = device.batch, 0
+                self.draw_factors(device)
         part = device.numbers(device.batch).parts[device.part]
         seconds = part.forward_s * device.forward_factor
         if seconds == 0:
@@ -326,21 +487,38 @@ class Engine:
     def draw_factors(self, device: Device) -> None:
         """The mini-batch's factors, one for all of its forwards and one for its encodings."""
         group, name = device.group, f"device-{device.index}"
-        device.forward_factor = self.factor(group.forward_distribution, f"{name}/forward")
-        device.encode_factor = self.factor(group.encode_distribution, f"{name}/encode")
+        pace = self.of_its_own(group.pace_deviation, f"{name}/pace")
+        forward = self.factor(group.forward_distribution, f"{name}/forward")
+        encode = self.factor(group.encode_distribution, f"{name}/encode")
+        device.forward_factor, device.encode_factor = forward / pace, encode / pace
+
+    def of_its_own(self, deviation: float, stream: str) -> float:
+        """A device's own factor, the same whenever it is asked for."""
+        if deviation == 0:
+            return 1.0
+        seed = [self.world.seed, zlib.crc32(stream.encode())]
+        normal = np.random.Generator(np.random.PCG64(seed)).standard_normal()
+        return math.exp(deviation * float(normal))
 
     def compute(self, device: Device, length: float, handle: Callable[[], None]) -> None:
         """A device's piece of work, warm or cold, alone on its machine or not."""
         heat = device.group.heat
         if heat is not None:
             length = self.warmed(device, heat, length)
-        rank = len(self.workers) + device.index
-        self.on_machine("device", length, rank, handle)
+        rank, lives = len(self.workers) + device.index, device.lives
+
+        def ends() -> None:
+            if device.lives == lives:
+                handle()
+
+        self.on_machine("device", length, rank, ends)
+        self.watch(device)
 
     def warmed(self, device: Device, heat: Heat, length: float) -> float:
         """How long a piece lasts, by bisection; the device is warmer after it."""
         tau, share = heat.time_constant_s, heat.sustained
         before = device.heat * math.exp(-(self.now - device.heat_known_at) / tau)
+        device.heat_before = self.now, before
 
         def done(after: float) -> float:
             fading = tau * (1 - math.exp(-after / tau))
@@ -397,6 +575,10 @@ class Engine:
         if self.world.on_device:
             self.trains(device, "backward", lambda: self.trains(device, "step", None))
             return
+        if device.part < device.handed_over:
+            device.part += 1
+            self.forward_begins(device)
+            return
         if part.encode_s == 0:
             self.part_is_ready(device, part)
             return
@@ -443,6 +625,7 @@ class Engine:
         message = Message(device.index, device.batch, part, self.now)
         numbers = device.numbers(device.batch)
         device.part += 1
+        device.handed_over = device.part
         is_last = device.part == len(numbers.parts)
         if is_last:
             device.part = 0
@@ -507,17 +690,35 @@ class Engine:
         """Begin to carry a message: in a cell, over a link that varies, or at a constant rate."""
         actor, channel, bits_per_s, seconds = own
         group = device.group
+        if group.rate_deviation > 0:
+            bits_per_s *= self.of_its_own(group.rate_deviation, f"link-{device.index}/rate")
+            seconds = num_bytes * 8 / bits_per_s
+        device.sendings += 1
         if group.cell is not None:
-            flow = Flow(device.index, group.weight, bits_per_s, handle)
-            cells[group.cell].join(flow, 8 * num_bytes, self.now)
-            self.watch(cells[group.cell])
-        elif channel is not None:
-            end = self.pipe(actor, channel, device).carry(self.now, 8 * num_bytes)
-            self.at_device(end, device, handle)
+            device.flow = Flow(device.index, group.weight, bits_per_s, handle)
+            cells[group.cell].join(device.flow, 8 * num_bytes, self.now)
+            self.watch_cell(cells[group.cell])
         else:
-            self.at_device(self.now + seconds, device, handle)
+            end = self.now + seconds
+            if channel is not None:
+                pipe = self.pipe(actor, channel, device)
+                device.level_before = pipe.line.level
+                end = pipe.carry(self.now, 8 * num_bytes)
+            self.at_device(end, device, partial(self.if_still, device, device.sendings, handle))
+        self.watch(device)
 
-    def watch(self, cell: Cell) -> None:
+    def if_still(self, device: Device, sendings: int, handle: Callable[[], None]) -> None:
+        """The end of a transfer, unless it was lost."""
+        if device.sendings == sendings or not self.may_vanish(device):
+            handle()
+
+    @staticmethod
+    def may_vanish(device: Device) -> bool:
+        """Whether it leaves abruptly."""
+        absences = device.group.absences
+        return absences is not None and absences.kind == "abrupt"
+
+    def watch_cell(self, cell: Cell) -> None:
         """Put the next end of a cell on the agenda; it holds until the cell changes."""
         coming, change = cell.next_end(), cell.changes
         if coming is None:
@@ -527,7 +728,7 @@ class Engine:
         def ends() -> None:
             if cell.changes == change:
                 cell.end(flow, self.now)
-                self.watch(cell)
+                self.watch_cell(cell)
                 flow.handle()
 
         self.at_device(end, self.devices[device], ends)
@@ -544,6 +745,7 @@ class Engine:
         place = (device.index, message.batch, part.tap)
         self.write(Work("queue", actor, message.handed_over, *place))
         device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes)
+        device.message = message
         group = device.group
         own = (actor, group.uplink, group.uplink_bits_per_s, part.transfer_s)
         self.carry(
@@ -590,15 +792,16 @@ class Engine:
         """The first message of a mini-batch joins the queue; a later one may end a wait."""
         key = (device.index, message.batch)
         if key not in self.jobs:
-            job = Job(*key, device.numbers(message.batch), self.now, arrived=1)
-            self.jobs[key] = job
+            self.jobs[key] = Job(*key, device.numbers(message.batch), self.now)
+        job = self.jobs[key]
+        job.arrived += 1
+        if job.arrived == (len(job.numbers.parts) if self.may_vanish(device) else 1):
+            job.joined = self.now
             while device.joined < message.batch:
                 kept = device.joined
                 self.joins(Job(device.index, kept, device.numbers(kept), self.now))
             self.joins(job)
             return
-        job = self.jobs[key]
-        job.arrived += 1
         worker = job.worker
         if worker is not None and worker.doing is not None and worker.doing.kind == "wait":
             self.write(worker.doing)
@@ -609,7 +812,7 @@ class Engine:
         self.devices[job.device].joined += 1
         self.queue.append(job)
         idle = next((worker for worker in self.workers if worker.job is None), None)
-        if idle is not None:
+        if idle is not None and self.down is None:
             self.take_up(idle)
 
     def next_in_queue(self) -> Job:
@@ -645,14 +848,18 @@ class Engine:
         )  # fmt: skip
         device = self.devices[job.device]
         self.credit(device)
-        if job.numbers.cached_s > 0:
-            self.decode_kept(worker, job)
-        else:
-            self.next_part(worker, job)
+        self.sets_to_work(worker, job)
         after = job.batch + 1
         is_next = after == device.joined and after < device.num_batches
         if is_next and not device.numbers(after).parts:
             self.joins(Job(device.index, after, device.numbers(after), self.now))
+
+    def sets_to_work(self, worker: Worker, job: Job) -> None:
+        """First what was kept, then the parts."""
+        if job.numbers.cached_s > 0:
+            self.decode_kept(worker, job)
+        else:
+            self.next_part(worker, job)
 
     def unpacked(self, worker: Worker, job: Job) -> None:
         """What was kept is there; on with what arrives."""
@@ -720,7 +927,7 @@ class Engine:
             self.learn_on()
         if self.steps_done == self.steps_due + self.world.replayed and self.world.deliver:
             for device in self.devices:
-                self.download_begins(device)
+                self.delivers(device)
 
     def learn_on(self) -> None:
         """Workers without a mini-batch take what was kept, the lowest number first."""
@@ -734,22 +941,29 @@ class Engine:
                 )
                 worker.job = job
                 self.replayed += 1
-                if numbers.cached_s > 0:
-                    self.decode_kept(worker, job)
-                else:
-                    self.next_part(worker, job)
+                self.sets_to_work(worker, job)
 
     def decode_kept(self, worker: Worker, job: Job) -> None:
         """Unpack what of a mini-batch was kept."""
         actor = self.world.actors.worker(worker.index)
         worker.doing = Work("decode", actor, self.now, job.device, job.batch)
         length = job.numbers.cached_s * job.factor
-        self.on_machine("server", length, worker.index, lambda: self.unpacked(worker, job))
+        self.at_worker(length, worker, lambda: self.unpacked(worker, job))
 
     def work(self, worker: Worker, kind: str, length: float, handle: Callable[[], None]) -> None:
         """A worker's piece of work."""
         worker.doing = self.working(worker, kind)
-        self.on_machine("server", length, worker.index, handle)
+        self.at_worker(length, worker, handle)
+
+    def at_worker(self, length: float, worker: Worker, handle: Callable[[], None]) -> None:
+        """The end of a worker's piece of work, unless the server goes down before."""
+        lives = worker.lives
+
+        def ends() -> None:
+            if worker.lives == lives:
+                handle()
+
+        self.on_machine("server", length, worker.index, ends)
 
     def working(self, worker: Worker, kind: str) -> Work:
         """What a worker does for its mini-batch from now on."""
@@ -761,6 +975,14 @@ class Engine:
         return Work(kind, actor, self.now, job.device, job.batch, tap)
 
     # -- downlink
+
+    def delivers(self, device: Device) -> None:
+        """To a device that is there; one that has vanished fetches it."""
+        start, end = self.absence_of(device) if self.may_vanish(device) else (math.inf, math.inf)
+        if start <= self.now:
+            self.pauses(device, end, NONE, lambda: self.fetches(device))
+        else:
+            self.download_begins(device)
 
     def download_begins(self, device: Device) -> None:
         """What trained goes to one device, after the reply that is on its way."""
@@ -819,6 +1041,7 @@ class Engine:
             )
             under_way.extend(device.in_flight)
         server = self.world.actors.server
+        under_way.append(self.down)
         under_way.extend(
             Work("queue", server, job.joined, job.device, job.batch, _first_tap(job))
             for job in self.queue
@@ -868,6 +1091,7 @@ def stated_world(scenario: Scenario) -> World:
         ),
         step_distribution=server.step_s.value.distribution,
         discipline=scenario.server.discipline,
+        restarts=scenario.server.restarts,
     )
 
 

@@ -51,10 +51,10 @@ class Cell:
             other.bound = is_bound
         self.share()
 
-    def end(self, flow: Flow, now: float) -> None:
+    def end(self, flow: Flow, now: float, *, is_through: bool = True) -> None:
         """A flow goes: some that shared may be bound from now on."""
         self.grow(now)
-        if not flow.bound:
+        if is_through and not flow.bound:
             self.level = flow.goal
         self.flows.remove(flow)
         bound = self.bound_now()

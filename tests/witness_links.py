@@ -159,6 +159,10 @@ class Pipe:
         self.last_end = now
         return now
 
+    def forget(self, level: Fraction) -> None:
+        """A message was cut short: it has used nothing, and TCP has it to do anew."""
+        self.line.level, self.last_end = level, None
+
     def open_after_pause(self, start: float, windows: Windows) -> None:
         """The link is found idle."""
         pause = math.inf if self.last_end is None else start - self.last_end

@@ -16,7 +16,7 @@ from mobisim.channel import Channel, Windows
 from mobisim.cost.energy import Battery, Power
 from mobisim.cost.system import System
 from mobisim.scenario.load import loads
-from mobisim.scenario.profiles import Outages, Spread
+from mobisim.scenario.profiles import Absences, Outages, Spread
 from mobisim.scenario.schema import Discipline, Scenario
 from mobisim.scenario.traces import OpportunityTrace, RateTrace, Trace
 from mobisim.sim.engine import BLOCK_ROWS, simulate
@@ -49,6 +49,7 @@ def stated(
     payload_bytes: int = 1000,
     workers: int = 1,
     discipline: str = "first-come",
+    restarts: dict[str, Any] | None = None,
     **more: Any,
 ) -> Scenario:
     """A timing-only scenario of stated times; `more` are further top-level keys."""
@@ -63,6 +64,7 @@ def stated(
             "profile": {"kind": "fixed", "step_s": step_s},
             "workers": workers,
             "discipline": discipline,
+            "restarts": restarts,
         },
         **more,
     }
@@ -175,6 +177,7 @@ def random_scenario(choose: Random) -> Scenario:
         }
 
     delivers = choose.random() < 0.3
+    of_side_network: dict[str, Any] = {"model": "opt-125m"} if delivers else {}
     num_taps = choose.choice([1, 2, 3, 4])
     return stated(
         choose.randint(1, 12),
@@ -188,7 +191,7 @@ def random_scenario(choose: Random) -> Scenario:
         side_network={"bottleneck": 8, "taps": sorted(choose.sample(range(1, 7), num_taps))},
         deliver="trained" if delivers else "none",
         horizon=choose.choice([None, None, f"{times.one() * choose.randint(1, 12)!r} s"]),
-        **({"model": "opt-125m"} if delivers else {}),
+        **of_side_network,
         discipline=choose.choice(DISCIPLINES),
     )
 
@@ -233,6 +236,14 @@ def random_absences(choose: Random, times: _Times) -> dict[str, Any] | None:
     """When devices are away: half of the time never, else stated or by turns."""
     stated = {"windows": [["0.5 s", "1.5 s"], ["1.5 s", "2 s"], ["4 s", "9 s"]]}
     return choose.choice([None, None, stated, by_turns(choose, times)])
+
+
+def random_restarts(choose: Random, times: _Times) -> dict[str, Any] | None:
+    """When the server is down: never, else stated, or by turns."""
+    stated: dict[str, Any] = {"windows": [["1.5 s", "2 s"], ["2 s", "2.5 s"], ["6 s", "11 s"]]}
+    rarely = by_turns(choose, times)
+    rarely["up"] = {"mean": "15 s", "distribution": "exponential"}
+    return choose.choice([None, stated, rarely, rarely])
 
 
 def by_turns(choose: Random, times: _Times) -> dict[str, Any]:
@@ -353,7 +364,7 @@ def _random_group(choose: Random, times: _Times, num_taps: int) -> Group:
         latency_distribution=_distribution(choose),
         uplink=random_channel(choose, times, rate),
         downlink=random_channel(choose, times, RATE),
-        absences=None if absences is None else Outages.model_validate(absences),
+        absences=None if absences is None else Absences.model_validate(absences),
     )
 
 
@@ -463,6 +474,36 @@ def _apart(choose: Random, group: Group) -> Group:
     )
 
 
+def failing(choose: Random, world: World) -> World:
+    """The same world with a server that restarts, and devices that leave abruptly."""
+    times = _Times(choose)
+    groups, restarts = world.groups, random_restarts(choose, times)
+    if not world.replies:
+        groups = tuple(_abrupt(choose, times, group) for group in groups)
+    if restarts is not None:
+        world = replace(world, restarts=Outages.model_validate(restarts))
+    return replace(world, groups=groups)
+
+
+def sampled(choose: Random, world: World) -> World:
+    """The same world with devices that differ, and their links where these are plain."""
+    groups = []
+    for group in world.groups:
+        plain = group.uplink is None and group.downlink is None and group.cell is None
+        paces, rates = choose.choice([0.0, 0.4]), choose.choice([0.0, 0.7]) * plain
+        groups.append(replace(group, pace_deviation=paces, rate_deviation=rates))
+    return replace(world, groups=tuple(groups))
+
+
+def _abrupt(choose: Random, times: _Times, group: Group) -> Group:
+    stated = random_absences(choose, times)
+    if stated is None:
+        return group
+    if "up" in stated:  # for long enough to get something done
+        stated["up"] = {"mean": "9 s", "distribution": "exponential"}
+    return replace(group, absences=Absences.model_validate(stated | {"kind": "abrupt"}))
+
+
 def in_conditions(choose: Random, world: World) -> World:
     """The same world with devices that warm up and run low, or on one machine with the worker.
 
@@ -478,6 +519,12 @@ def in_conditions(choose: Random, world: World) -> World:
 def _in_conditions(choose: Random, group: Group) -> Group:
     capacity = choose.uniform(5.0, 60.0)
     below = choose.uniform(0.2, 0.8)
+    plugs = choose.choice(
+        [
+            {"windows": [["1 s", "3 s"], ["3 s", "7 s"], ["9 s", "20 s"]]},
+            {"up": {"mean": "20 s", "distribution": "exponential"}, "down": "4 s"},
+        ]
+    )
     heat = Heat(choose.uniform(0.2, 1.0), choose.uniform(0.2, 20.0))
     battery = Battery(
         capacity_j=capacity,
@@ -486,6 +533,7 @@ def _in_conditions(choose: Random, group: Group) -> Group:
         low_j=capacity * below,
         resume_j=capacity * choose.uniform(below + 0.01, 1.0),
         duty=choose.choice([None, 0.3, 0.7]),
+        unplugged=choose.choice([None, None, Outages.model_validate(plugs)]),
     )
     return replace(
         group,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mobisim.scenario.profiles import Radio
+from mobisim.scenario.profiles import Outages, Radio
 from mobisim.scenario.schema import DeviceGroup
 
 
@@ -31,6 +31,7 @@ class Battery:
     """A battery on whose charge it depends when a device works.
 
     Below `low_j` it rests until `resume_j`, or, where `duty` is given, works that share of time.
+    While it is `unplugged` its charger gives nothing.
     """
 
     capacity_j: float
@@ -39,6 +40,7 @@ class Battery:
     low_j: float
     resume_j: float
     duty: float | None = None
+    unplugged: Outages | None = None
 
 
 def power_of(group: DeviceGroup) -> Power | None:
@@ -71,4 +73,5 @@ def battery_of(group: DeviceGroup) -> Battery | None:
         low_j=rule.below * capacity.value,
         resume_j=(rule.resume or rule.below) * capacity.value,
         duty=rule.duty,
+        unplugged=use.unplugged,
     )

@@ -15,6 +15,7 @@ from mobisim.span import (
     BACKWARD,
     DECODE,
     DEVICE,
+    DOWN,
     DOWNLINK,
     DOWNLOAD,
     ENCODE,
@@ -86,6 +87,10 @@ class BlameFold:
         self.left = world.total_batches  # of the devices' mini-batches, not stepped yet
         self.passed = _NOTHING  # of the last of their steps
         self.worker: dict[int, tuple[int, int, Blame]] = {}
+        self.world = world
+        self.vanishes = [world.groups[group].vanishes for group in world.group_of]
+        self.handed_over: dict[int, tuple[int, frozenset[int]]] = {}  # of the one at hand
+        self.up_at = -1.0  # when the server last came back
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = _NOTHING
         self.final = _NOTHING
@@ -101,21 +106,55 @@ class BlameFold:
             DOWNLOAD: self._download,
             REPLY: self._reply,
             STEP: self._step,
+            DOWN: self._down,
+        }
+        self.lost: dict[int, Callable[[Row], None]] = {
+            **dict.fromkeys((FORWARD, ENCODE), self._lost_work),
+            TRANSFER: self._lost_transfer,
+            DOWNLOAD: self._lost_download,
         }
 
     def add(self, rows: list[Row]) -> Self:
         """Follow the chains through some more spans."""
         for row in rows:
-            if not row[10]:  # what the horizon cut caused nothing
+            if not row[10]:
                 self.follow[row[0]](row)
+            elif row[0] in self.lost:  # else it caused nothing, or a restart says what
+                self.lost[row[0]](row)
         return self
+
+    def _lost_work(self, row: Row) -> None:
+        before = self.device[row[4]]
+        self.device[row[4]] = before._replace(device=before.device + (row[3] - row[2]))
+
+    def _lost_transfer(self, row: Row) -> None:
+        _, _, start, end, device, batch, tap, *_ = row
+        before = self.message.get((device, batch, tap)) or self._data(device, batch)
+        self.link[device] = before._replace(uplink=before.uplink + (end - start))
+
+    def _lost_download(self, row: Row) -> None:
+        before = self.delivery.get(row[4], self.last_step)
+        self.delivery[row[4]] = before._replace(downlink=before.downlink + (row[3] - row[2]))
 
     def _device_work(self, row: Row) -> None:
         _, _, start, end, device, batch, tap, *_ = row
         on_device, uplink, latency, server, downlink = self.device[device]
         blame = Blame(on_device + (end - start), uplink, latency, server, downlink)
         self.device[device] = blame
-        self.message[device, batch, tap] = blame
+        if not self.vanishes[device] or self._hands_over(row):
+            self.message[device, batch, tap] = blame
+
+    def _hands_over(self, row: Row) -> bool:
+        """Whether it is not a repetition of what led to a message handed over before."""
+        kind, _, _, _, device, batch, tap, *_ = row
+        number, taps = self.handed_over.get(device, (NONE, frozenset()))
+        taps = taps if number == batch else frozenset()
+        if tap in taps:
+            return False
+        parts = self.world.batch(device, batch).parts
+        if kind == ENCODE or next(p for p in parts if p.tap == tap).encode_s == 0:
+            self.handed_over[device] = batch, taps | {tap}
+        return True
 
     def _backward(self, row: Row) -> None:
         self._device_work(row)
@@ -146,7 +185,8 @@ class BlameFold:
 
     def _arrives(self, device: int, batch: int, tap: int, blame: Blame) -> None:
         self.message[device, batch, tap] = blame
-        if (device, batch) not in self.job:  # else a later part of a mini-batch known already
+        # A later part is of a mini-batch known already, unless that joins with its last.
+        if (device, batch) not in self.job or self.vanishes[device]:
             self._joined(device, batch, blame)
 
     def _joined(self, device: int, batch: int, blame: Blame) -> None:
@@ -163,12 +203,25 @@ class BlameFold:
         self.job[device, batch] = self.taken_up[device, batch] = blame
         return blame
 
+    def _down(self, row: Row) -> None:
+        self.up_at = row[3]
+
+    def _since_up(self, start: float, before: Blame) -> Blame:
+        """Of what starts as the server comes back, since its cause: the restart is the server's."""
+        if start != self.up_at:
+            return before
+        return before._replace(server=before.server + (start - before.total))
+
     def _queue(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
         if self.roles[actor] == UPLINK:
-            self.message[device, batch, tap] = self.link[device]
+            before = self.link[device]
+            if self.vanishes[device]:  # it may have been gone since then
+                gone = row[3] - before.total
+                before = before._replace(device=before.device + gone)
+            self.message[device, batch, tap] = before
         else:
-            self._joined(device, batch, self.last_step)
+            self._joined(device, batch, self._since_up(row[3], self.last_step))
 
     def _latency(self, row: Row) -> None:
         _, actor, start, end, device, batch, tap, *_ = row
@@ -184,8 +237,8 @@ class BlameFold:
 
     def _download(self, row: Row) -> None:
         at, replied = self.replied.get(row[4], (0.0, _NOTHING))
-        before = replied if at == row[2] else self.last_step
-        self.final = before._replace(downlink=before.downlink + row[3] - row[2])
+        before = replied if at == row[2] else self.delivery.get(row[4], self.last_step)
+        self.final = before._replace(downlink=before.downlink + (row[3] - row[2]))
         self.delivery[row[4]] = self.final
 
     def _reply(self, row: Row) -> None:
@@ -207,6 +260,10 @@ class BlameFold:
 
     def _pause(self, row: Row) -> None:
         _, _, start, end, device, *_ = row
+        if row[5] == NONE:
+            before = self.delivery.get(device, self.last_step)
+            self.delivery[device] = before._replace(device=before.device + (end - start))
+            return
         before = self.device[device]
         self.device[device] = before._replace(device=before.device + (end - start))
         self._resumes(device, row[5])
@@ -231,7 +288,7 @@ class BlameFold:
             before = at_hand[2] if at_hand is not None and at_hand[0] == NONE else self.passed
         else:
             before = self.job.get((device, batch)) or self._kept(device, batch)
-        on_device, uplink, latency, server, downlink = before
+        on_device, uplink, latency, server, downlink = self._since_up(start, before)
         blame = Blame(on_device, uplink, latency, server + (end - start), downlink)
         self.worker[actor] = (device, batch, blame)
         if kind == STEP:

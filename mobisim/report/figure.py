@@ -48,6 +48,7 @@ KIND_COLOUR = {
     "pause": "#d6e6f4",
     "backward": "#5c93c9",
     "reply": "#f2b134",
+    "down": "#c0504d",
 }
 
 _STYLE = {

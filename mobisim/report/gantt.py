@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ POINTS_PER_CHARACTER = 6.2
 MIN_EDGED_POINTS = 6.0  # a white edge would swallow narrower bars
 MIN_POINTS = 0.75  # thinner bars are widened to be seen, where so few of them lie in a row
 MAX_WIDENED = 80
-IDLE = ("wait", "pause")
+IDLE = ("wait", "pause", "down")
 DARK_KINDS = frozenset({"forward", "step"})  # the numbers on these are white
 
 Depth = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -55,8 +55,16 @@ class Row:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the horizon ended some of the work."""
-        return any(span.cut for kind in WORK for span in self.by_kind.get(kind, ()))
+        """Whether some of the work was cut short."""
+        return any(span.cut for span in self._work)
+
+    def is_cut_at(self, end: float) -> bool:
+        """Whether that is what ended some of the work."""
+        return any(span.cut and span.end == end for span in self._work)
+
+    @property
+    def _work(self) -> Iterator[Slice]:
+        return (span for kind in WORK for span in self.by_kind.get(kind, ()))
 
 
 def make_rows(slices: Iterable[Slice], actors: Sequence[str]) -> list[Row]:
@@ -208,6 +216,7 @@ def key(rows: Sequence[Row]) -> Key:
     words = {
         "wait": "idle",
         "pause": "battery low or away",
+        "down": "server down",
         "queue": f"waiting in line (up to {depths})",
     }
     kinds = {kind for row in rows for kind in row.by_kind}

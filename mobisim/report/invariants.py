@@ -17,6 +17,7 @@ from mobisim.report.channel_use import CellUse, ChannelUse
 from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
 from mobisim.report.presence import Presence
 from mobisim.report.queue_order import QueueOrder
+from mobisim.report.restarted import Restarted
 from mobisim.span import (
     BACKWARD,
     DOWNLOAD,
@@ -46,6 +47,8 @@ RULES = {
     9: "spans and summary agree",
     10: "the server's queue is left in the order of its discipline, a device's own in theirs",
     11: "no device begins a mini-batch while it is away",
+    12: "no worker works while the server is down",
+    13: "what has vanished neither works nor sends, and repeats no more than it lost",
 }
 
 _CARRIED = (TRANSFER, DOWNLOAD, REPLY)
@@ -83,6 +86,7 @@ class InvariantFold:
         self.cells = CellUse(world)
         self.queue_order = QueueOrder(world, real=real)
         self.presence = Presence(world)
+        self.restarted = Restarted(self.roles)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
         self.replayed = np.zeros(world.replayed, dtype=np.int64)
 
@@ -100,6 +104,8 @@ class InvariantFold:
         self._delivery(columns)
         left = self.queue_order.left(columns)
         self._require(10, self.queue_order.fine(left), left)
+        self._require(12, self.restarted.fine(columns), columns)
+        self._require(13, self.presence.idle_while_gone(columns), columns)
         self._jobs(columns)
 
     def _require(self, number: int, fine: NDArray[np.bool_], columns: SpanColumns) -> None:
@@ -136,6 +142,8 @@ class InvariantFold:
         up = np.array([g.uplink_bits_per_s for g in self.world.groups])[group]
         down = np.array([g.downlink_bits_per_s for g in self.world.groups])[group]
         rate = np.where(moved.kind == TRANSFER, up, down)
+        if self.world.rates is not None:
+            rate = rate * self.world.rates[moved.device]
         # The clock's own rounding may shorten a span by some units in the last place.
         lasted = moved.end - moved.start + 4 * np.spacing(moved.end)
         if self.real:
@@ -178,8 +186,10 @@ class InvariantFold:
         self.open = jobs.columns[~complete]
         if complete.any():
             done = jobs[complete]
-            self._conservation(done)
-            self._causes(done)
+            once, fine = self.presence.without_lost(done)
+            self._require(13, fine, done.columns)
+            self._conservation(once)
+            self._causes(self.restarted.without_lost(once))
             first = done.columns[done.first]
             self._require(11, self.presence.fine(first.device, done.begun()), first)
             if not self.world.on_device:
@@ -213,7 +223,7 @@ class InvariantFold:
 
     def _run_ahead(self, jobs: Jobs) -> None:
         """A forward starts no earlier than the server took up the step run_ahead before."""
-        early = self.served.add(jobs.key[jobs.first], jobs.begun(), jobs.taken_up())
+        early = self.served.add(jobs.key[jobs.first], jobs.begun(), self.restarted.taken_up(jobs))
         if early is not None:
             evidence = f"forward of device {early >> KEY_BITS}, batch {early & KEY_MASK}"
             raise InvariantError(3, RULES[3], f"span: {evidence} starts before its credit")

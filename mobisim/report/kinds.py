@@ -11,30 +11,39 @@ from mobisim.report.breakdown import draw_breakdown
 from mobisim.report.convergences import draw_convergences
 from mobisim.report.frontier import draw_frontier
 from mobisim.report.results import check_writable
+from mobisim.report.saturation import draw_saturation
+from mobisim.report.stragglers import draw_stragglers
 from mobisim.report.sweep_table import Sweep, read_all
 from mobisim.report.timeline import draw_timeline
 
 ENDINGS = (".png", ".svg")
 
 
-def _timeline(sweep: Sweep, out: Path) -> None:
-    if len(sweep.rows) != 1:
-        raise InputError(
-            "a timeline is that of one run",
-            where="--kind timeline",
-            got=f"{len(sweep.rows)} points",
-            hint="name the folder of one of them: points/DIGEST",
-        )
-    if not draw_timeline(sweep.rows[0]["place"], out):
-        raise InputError("nothing was simulated here", where=str(sweep.rows[0]["place"]))
+def _of_one_run(kind: str, draw: Callable[[Path, Path], bool]) -> Callable[[Sweep, Path], None]:
+    """A picture of a run, which sweeps have none of."""
+
+    def drawn(sweep: Sweep, out: Path) -> None:
+        if len(sweep.rows) != 1:
+            raise InputError(
+                "this is a picture of one run",
+                where=f"--kind {kind}",
+                got=f"{len(sweep.rows)} points",
+                hint="name the folder of one of them: points/DIGEST",
+            )
+        if not draw(sweep.rows[0]["place"], out):
+            raise InputError("nothing was simulated here", where=str(sweep.rows[0]["place"]))
+
+    return drawn
 
 
 KINDS: dict[str, Callable[[Sweep, Path], None]] = {
     "convergence": draw_convergences,
     "bandwidth": draw_bandwidth,
     "breakdown": draw_breakdown,
-    "timeline": _timeline,
+    "timeline": _of_one_run("timeline", draw_timeline),
+    "stragglers": _of_one_run("stragglers", draw_stragglers),
     "frontier": draw_frontier,
+    "saturation": draw_saturation,
 }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mobisim.report.blame import Blame, BlameFold
 from mobisim.span import (
     DEVICE,
+    DOWN,
     DOWNLINK,
     DOWNLOAD,
     KINDS,
@@ -130,7 +131,10 @@ class Totals:
     end: float
     num_spans: int
     num_steps: int
-    num_cut: int
+    num_cut: int  # by the horizon
+    num_lost: int  # cut by what failed
+    lost_s: float
+    num_restarts: int
     uplink_payload_bytes: int
     num_transfers: int
     seconds: NDArray[np.float64]
@@ -183,6 +187,11 @@ class Totals:
         }
 
     @property
+    def down_s(self) -> float:
+        """How long the server was down."""
+        return float(self.seconds[DOWN, SERVER])
+
+    @property
     def _replies(self) -> dict[str, float]:
         """What devices waited for, where they do."""
         if not self.seconds[REPLY].any():
@@ -206,7 +215,8 @@ class MetricsFold:
         self.blame = BlameFold(world)
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
-        self.counts = {"spans": 0, "steps": 0, "cut": 0, "transfers": 0}
+        self.counts = {"spans": 0, "steps": 0, "cut": 0, "lost": 0, "restarts": 0, "transfers": 0}
+        self.lost_s = 0.0
         self.uplink_payload_bytes = 0
         self.group_of = world.group_of
         self.mtu_bytes = np.array([group.mtu_bytes for group in world.groups])
@@ -223,7 +233,12 @@ class MetricsFold:
         self.start = min(self.start, float(columns.start.min()))
         self.end = max(self.end, float(columns.end.max()))
         self.counts["spans"] += len(columns)
-        self.counts["cut"] += int(columns.cut.sum())
+        at_horizon = columns.cut & (columns.end == self.world.horizon_s)
+        lost = columns.cut & ~at_horizon
+        self.counts["cut"] += int(at_horizon.sum())
+        self.counts["lost"] += int(lost.sum())
+        self.counts["restarts"] += int((columns.kind == DOWN).sum())
+        self.lost_s += float(lasted[lost].sum())
         steps = columns[(columns.kind == STEP) & whole]
         self.counts["steps"] += len(steps)
         sorts = self.world.sorts(steps.device, steps.batch)
@@ -257,6 +272,9 @@ class MetricsFold:
             num_spans=self.counts["spans"],
             num_steps=self.counts["steps"],
             num_cut=self.counts["cut"],
+            num_lost=self.counts["lost"],
+            lost_s=self.lost_s,
+            num_restarts=self.counts["restarts"],
             uplink_payload_bytes=self.uplink_payload_bytes,
             num_transfers=self.counts["transfers"],
             seconds=self.seconds.reshape(len(KINDS), NUM_ROLES),

@@ -40,6 +40,15 @@ class Blames(_Record):
     downlink: float
 
 
+class Faults(_Record):
+    """What failed: how often and how long the server was down, and work cut short, to be redone."""
+
+    num_restarts: int
+    down_s: float
+    num_lost: int
+    lost_s: float
+
+
 class Summary(_Record):
     """What summary.json holds. Times in seconds, sizes in bytes, energy in joules.
 
@@ -76,6 +85,7 @@ class Summary(_Record):
     bottleneck: Literal["device", "uplink", "server", "downlink"] | None
     blame_s: Blames | None
     step_breakdown_s: dict[str, float] | None
+    faults: Faults | None = None
     utilisation: dict[str, float]
     device_peak_bytes: int | None
     device_capacity_bytes: int | None
@@ -128,7 +138,19 @@ def timing_fields(world: World, totals: Totals) -> dict[str, object]:
         "blame_s": totals.blame._asdict(),
         "step_breakdown_s": totals.step_breakdown_s,
         "utilisation": utilisation(world, totals),
+        "faults": _faults(totals),
     }
+
+
+def _faults(totals: Totals) -> Faults | None:
+    if not (totals.num_restarts or totals.num_lost):
+        return None
+    return Faults(
+        num_restarts=totals.num_restarts,
+        down_s=totals.down_s,
+        num_lost=totals.num_lost,
+        lost_s=totals.lost_s,
+    )
 
 
 NO_TIMING: dict[str, object] = {

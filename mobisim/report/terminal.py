@@ -181,6 +181,13 @@ def _time(summary: Summary) -> Lines:
     if makespan is not None:
         yield _row("makespan", f"{human_time(makespan)}, {wording.ending(summary)}")
         yield _row("work", done)
+    faults = summary.get("faults") or {}
+    if faults.get("num_restarts"):
+        down = human_time(faults["down_s"])
+        yield _row("restarts", f"{faults['num_restarts']:,}, the server was down for {down}")
+    if faults.get("num_lost"):
+        pieces = count(faults["num_lost"], "piece")
+        yield _row("lost", f"{human_time(faults['lost_s'])} of work, {pieces} to be redone")
 
 
 def _pace(summary: Summary) -> Lines:

@@ -128,7 +128,7 @@ def _window(steps: Path, num_devices: int) -> tuple[float | None, int]:
 
 def _seen(slices: Sequence[Slice], actors: Sequence[str]) -> tuple[str, ...]:
     """The actors that have something to show; a worker's idleness is something, too."""
-    seen = {span.actor for span in slices if span.kind in WORK or span.kind == "queue"}
+    seen = {span.actor for span in slices if span.kind in {*WORK, "queue", "down"}}
     return tuple(actor for actor in actors if actor in seen or actor.startswith("server/"))
 
 
@@ -176,7 +176,7 @@ def _draw_rows(sheet: Page, picture: Picture, summary: dict[str, Any]) -> None:
     sheet.key(picture.key, MARGIN, HEADER)
     busy = sheet.axes(Box(box.left + width + GAP, box.top, BUSY, height))
     gantt.draw_busy(busy, picture.actors, summary.get("utilisation") or {})
-    if any(row.is_cut for row in picture.rows):
+    if any(row.is_cut_at(picture.end) for row in picture.rows):
         gantt.mark_end(axes, unit.of(picture.end), f"the horizon cuts at {human_time(picture.end)}")
 
 

@@ -54,7 +54,7 @@ def blame(summary: Summary) -> list[tuple[str, float]]:
 def setup(scenario: Mapping[str, Any]) -> str:
     """Who works on what: model, devices, links and server in one line."""
     groups = scenario.get("devices") or []
-    fleet = ", ".join(_group(group) for group in groups[:2]) + (", …" if len(groups) > 2 else "")  # noqa: PLR2004 - as many as a line holds
+    fleet = ", ".join(map(group, groups[:2])) + (", …" if len(groups) > 2 else "")  # noqa: PLR2004 - as many as a line holds
     server = scenario.get("server") or {}
     workers = server.get("workers", 1)
     crew = f"{workers} {TIMES} " if workers > 1 else ""
@@ -71,7 +71,8 @@ def setup(scenario: Mapping[str, Any]) -> str:
     )
 
 
-def _group(group: Mapping[str, Any]) -> str:
+def group(group: Mapping[str, Any]) -> str:
+    """Devices of one sort, their model and links."""
     number = group.get("count", 1)
     times = f"{number} {TIMES} " if number > 1 else ""
     model = _name(group.get("model"), "")

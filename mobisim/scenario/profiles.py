@@ -270,9 +270,10 @@ Window = tuple[TimeOrZero, TimeOrZero]
 
 
 class Outages(Strict):
-    """When a link carries nothing, or a device is away: windows, or by turns up and down, up first.
+    """When a link carries nothing, a device is away or the server down: windows, or by turns.
 
-    Durations may be constant, or exponential with random factors of each link's or device's own.
+    By turns it is up first. Durations may be constant, or exponential with random factors of each
+    link's, device's or server's own.
     """
 
     windows: tuple[Window, ...] = ()
@@ -287,6 +288,16 @@ class Outages(Strict):
         if any(a > b for a, b in pairwise(ends)) or any(a == b for a, b in self.windows):
             raise problem_of("windows", "expected: windows in ascending order, each with a length")
         return self
+
+
+class Absences(Outages):
+    """When a device is away, and how it leaves.
+
+    `graceful`: between mini-batches; what it has begun is finished and sent. `abrupt`: at once;
+    what it computes and sends then is lost and begun anew once it is back.
+    """
+
+    kind: Literal["graceful", "abrupt"] = "graceful"
 
 
 class Tcp(Strict):

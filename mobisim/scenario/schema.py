@@ -16,6 +16,7 @@ from mobisim.scenario.federation import Federation
 from mobisim.scenario.method_options import Cache, Codec, Count, Keep, Tuning
 from mobisim.scenario.methods import AttentionKernel, BackboneWeights, Learns, Prediction, Tokens
 from mobisim.scenario.profiles import (
+    Absences,
     DeviceProfile,
     FixedDevice,
     FixedServer,
@@ -188,11 +189,13 @@ class WhenLow(Strict):
 class BatteryUse(Strict):
     """How a device's battery stands at the start, what charges it, and what a low one means.
 
-    `charge` is a share of the profile's capacity, `charger` the power that flows into the battery.
+    `charge` is a share of the profile's capacity, `charger` the power that flows into the battery,
+    but for when it is `unplugged`: in windows, or by turns plugged in (up) and not (down).
     """
 
     charge: Annotated[float, Field(gt=0, le=1)] = 1.0
     charger: PowerOrZero = 0.0
+    unplugged: Outages | None = None
     when_low: WhenLow | None = None
 
 
@@ -203,12 +206,23 @@ class Cell(Strict):
     downlink: Sourced[Rate]
 
 
+class Sampled(Strict):
+    """How far the devices of a group differ, each by a log-normal factor of its own.
+
+    `pace` and `rate` are the standard deviations of the factors' logarithms: of how fast a device
+    computes and its link carries, around what profile and link state, which are the medians.
+    """
+
+    pace: Sourced[Annotated[float, Field(ge=0, le=3)]] | None = None
+    rate: Sourced[Annotated[float, Field(ge=0, le=3)]] | None = None
+
+
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own.
 
     `model` is their backbone, the scenario's unless one is stated. Links in a `cell` share its
     rate by their `weight`, each at no more than its own rate. During `absences` a device begins no
-    mini-batch; what it has begun is finished and sent.
+    mini-batch.
     """
 
     profile: Annotated[DeviceProfile, Nameable("devices")]
@@ -219,7 +233,8 @@ class DeviceGroup(Strict):
     battery: BatteryUse | None = None
     cell: Name | None = None
     weight: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 1
-    absences: Outages | None = None
+    absences: Absences | None = None
+    sampled: Sampled | None = None
 
     @model_validator(mode="after")
     def _cell_shares_a_constant_rate(self) -> Self:
@@ -230,6 +245,19 @@ class DeviceGroup(Strict):
                 "cell",
                 "a cell shares links of constant rate; expected: kind: constant, without outages "
                 "and with tcp.slow_start: false if there is tcp",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampled_links_are_plain(self) -> Self:
+        link = self.link
+        slow_start = link.tcp is not None and link.tcp.slow_start
+        varies = link.kind != "constant" or link.outages or slow_start or self.cell
+        if self.sampled is not None and self.sampled.rate is not None and varies:
+            raise problem_of(
+                "sampled.rate",
+                "known of links of constant rate of their own, without outages and with "
+                "tcp.slow_start: false if there is tcp",
             )
         return self
 
@@ -258,12 +286,21 @@ class Server(Strict):
     that had least of the workers' time so far.
     `colocated`: the one device and the one worker compute on one machine, and slow each other
     down as their profiles measured.
+    `restarts`: when the server is down. What has arrived and what was stepped is kept; what is
+    under way is lost and done anew.
     """
 
     profile: Annotated[ServerProfile, Nameable("servers")]
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
     colocated: bool = False
     discipline: Discipline = "first-come"
+    restarts: Outages | None = None
+
+    @model_validator(mode="after")
+    def _restarts_alone(self) -> Self:
+        if self.restarts is not None and self.colocated:
+            raise problem_of("restarts", "not covered where the server is colocated with a device")
+        return self
 
     @model_validator(mode="after")
     def _stays_cool(self) -> Self:

@@ -83,13 +83,20 @@ class Cell:
         now = self._advance()
         if not flow.bound:
             self.level = flow.goal
+        self._goes(flow, now)
+        flow.then(event)
+
+    def drop(self, flow: Flow) -> None:
+        """A flow goes before it is through."""
+        self._goes(flow, self._advance())
+
+    def _goes(self, flow: Flow, now: float) -> None:
         self._leave(flow)
         while (tightest := _top(self.to_bind)) is not None and not self._exceeds(tightest):
             self._leave(tightest)
             left = (tightest.goal - self.level) * tightest.member.weight
             self._enter(tightest, now + left / tightest.member.bits_per_s, bound=True)
         self._set_next()
-        flow.then(event)
 
     def _exceeds(self, flow: Flow) -> bool:
         """Whether a flow's cap is more than its share, as things stand."""
@@ -160,7 +167,14 @@ class Member:
         self.bits_per_s = bits_per_s
         self.cap = whole(bits_per_s, RATE_PLACES) if bits_per_s < cell.bits_per_s else None
         self.ratio = 0 if self.cap is None else (self.cap << RATIO_PLACES) // weight
+        self.flow: Flow | None = None
 
     def carry(self, now: float, num_bits: int, then: Callable[[Any], None]) -> None:  # noqa: ARG002 - a cell looks at the clock
         """Begin to carry a message; `then` is called when it ends."""
-        self.cell.join(Flow(self, then), num_bits)
+        self.flow = Flow(self, then)
+        self.cell.join(self.flow, num_bits)
+
+    def stop(self) -> None:
+        """Carry no more of the message, as if it had never been."""
+        assert self.flow is not None
+        self.cell.drop(self.flow)

@@ -13,6 +13,7 @@ from mobisim.sim.battery import Charge
 from mobisim.sim.heat import Warmth
 from mobisim.sim.kernel import Alarm, Callback
 from mobisim.sim.link import Downlink, Uplink
+from mobisim.sim.losses import Losses
 from mobisim.sim.machine import DEVICE_SIDE
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
@@ -27,20 +28,19 @@ class Device:
     def __init__(self, scene: Scene, group: Group, index: int, server: Server) -> None:
         self.scene, self.group, self.index, self.server = scene, group, index, server
         self.rank = scene.world.num_workers + index
-        self.uplink = Uplink(scene, self)
-        self.downlink = Downlink(scene, self)
         self.num_batches = int(scene.world.batches_of[index])
         self.first = int(scene.world.firsts[index])
         self.number = -1  # the mini-batch at hand
         self.batch = group.batches[0]
         self.part = 0
+        self.handed_over = 0  # parts of it
         self.steps_started = 0
         self.joined = 0
         self.awaits_reply = False
         self.doing = NONE
         self.since = 0.0
         self.warmth = Warmth(group.heat) if group.heat is not None else None
-        self.charge = _charge(group)
+        self.charge = _charge(group, scene.world.seed, index)
         self.has_rested = False  # as long as a low battery asks for
         seed = scene.world.seed
         self.absences = (
@@ -52,7 +52,16 @@ class Device:
         self.encode_factor = factor_stream(
             seed, f"device-{index}/encode", group.encode_distribution
         )
+        self.pace = 1.0 if scene.world.paces is None else float(scene.world.paces[index])
         self.factors = 1.0, 1.0  # of the mini-batch's forwards, and of its encodings
+        self.drawn_for = NONE  # the mini-batch that they are of
+        self.alarm: Alarm | None = None
+        self.losses: Losses | None = None
+        self.may_vanish = group.vanishes
+        if self.absences is not None and self.may_vanish:
+            self.losses = Losses(scene, self, self.absences)
+        self.uplink = Uplink(scene, self)
+        self.downlink = Downlink(scene, self)
 
     def next_batch(self) -> None:
         """Go on to the next mini-batch, or wait for credit, or rest."""
@@ -63,7 +72,7 @@ class Device:
             self.doing = NONE
             return
         self.batch = self.numbers(self.number)
-        self.part = 0
+        self.part = self.handed_over = 0
         self.since = self.scene.env.now
         if self._has_credit():
             self._begin()
@@ -98,13 +107,16 @@ class Device:
         """Begin the mini-batch, unless the device is away or its battery asks for rest first."""
         until = self._rest_until()
         if until > self.since:
-            self.doing = PAUSE
-            Alarm(self.scene.env, until, self.rank, self._rested)
+            self._rests(until)
             return
         self.has_rested = False
         if self.charge is not None:
             self.charge.begins()
         self._forward()
+
+    def _rests(self, until: float) -> None:
+        self.doing = PAUSE
+        Alarm(self.scene.env, until, self.rank, self._rested)
 
     def _rest_until(self) -> float:
         """Until when the device is away, or else rests for its battery."""
@@ -117,12 +129,18 @@ class Device:
 
     def _rested(self, _: Any) -> None:
         self._write()
-        self._begin()
+        if self.number == NONE:
+            self.doing = NONE
+            self.deliver()
+        else:
+            self._begin()
 
     def _forward(self) -> None:
         self.doing = FORWARD
-        if self.part == 0:
-            self.factors = _next(self.forward_factor), _next(self.encode_factor)
+        if self.drawn_for != self.number:
+            self.drawn_for = self.number
+            drawn = _next(self.forward_factor), _next(self.encode_factor)
+            self.factors = drawn[0] / self.pace, drawn[1] / self.pace
         duration = self.batch.parts[self.part].forward_s * self.factors[0]
         if duration == 0.0:
             Alarm(self.scene.env, self.since, self.rank, self._forwarded)
@@ -134,9 +152,35 @@ class Device:
         if self.warmth is not None:
             duration = self.warmth.lasts(self.since, duration)
         if self.scene.machine is None:
-            Alarm(self.scene.env, self.since + duration, self.rank, then)
+            self.alarm = Alarm(self.scene.env, self.since + duration, self.rank, then)
         else:
             self.scene.machine.begin(DEVICE_SIDE, duration, self.rank, then)
+        if self.losses is not None:
+            self.losses.watch(self.since)
+
+    def vanishes(self, back: float) -> bool:
+        """It is gone until an instant; whether it or a link of its was at work."""
+        computes, now = self.doing in (FORWARD, ENCODE), self.scene.env.now
+        if computes:
+            self._loses(now)
+            self._rests(back)
+        sends = self.uplink.vanishes(back)
+        receives = self.downlink.vanishes()
+        if receives:
+            self._is_kept_waiting(now, back)
+        return computes or sends or receives
+
+    def _loses(self, now: float) -> None:
+        """What it computes is lost: the mini-batch at hand begins anew."""
+        assert self.alarm is not None
+        self.alarm.cancel()
+        if now > self.since:
+            self.scene.rows.append(self.open_row(now, cut=True))
+        if self.charge is not None:
+            self.charge.computes(self.since, now)
+        if self.warmth is not None:
+            self.warmth.stops(now)
+        self.since, self.part = now, 0
 
     def _forward_ends(self, _: Any) -> None:
         self._computed()
@@ -145,6 +189,10 @@ class Device:
     def _forwarded(self, _: Any) -> None:
         if self.scene.world.on_device:
             self._train(BACKWARD, self.batch.backward_s, self._backward_ends)
+            return
+        if self.part < self.handed_over:  # before it vanished
+            self.part += 1
+            self._forward()
             return
         duration = self.batch.parts[self.part].encode_s
         if duration == 0.0:
@@ -184,6 +232,9 @@ class Device:
         parts = self.batch.parts
         self.uplink.send(self.number, self.batch, parts[self.part], now)
         self.part += 1
+        self.handed_over = self.part
+        if self.losses is not None:
+            self.losses.progresses()
         if self.part < len(parts):
             self._forward()
         elif self.batch.reply_bytes:
@@ -215,20 +266,33 @@ class Device:
         )  # fmt: skip
 
     def deliver(self) -> None:
-        """The side network sets out to this device."""
-        self.downlink.deliver()
+        """The side network sets out to this device, or will once it is back."""
+        now = self.scene.env.now
+        back = self.absences.over(now) if self.may_vanish and self.absences is not None else now
+        if back > now:
+            self._is_kept_waiting(now, back)
+        else:
+            self.downlink.deliver()
+
+    def _is_kept_waiting(self, now: float, back: float) -> None:
+        """The side network sets out when it is back."""
+        self.number, self.since = NONE, now
+        self._rests(back)
 
     def replies(self, number: int, batch: Batch) -> None:
         """A mini-batch's reply sets out to this device."""
         self.downlink.reply(number, batch)
 
 
-def _charge(group: Group) -> Charge | None:
+def _charge(group: Group, seed: int, index: int) -> Charge | None:
     """The battery's charge, where a low one changes what the device does."""
-    if group.battery is None:
+    battery = group.battery
+    if battery is None:
         return None
     assert group.power is not None
-    return Charge(group.battery, group.power)
+    windows = battery.unplugged
+    unplugged = outlook(windows, seed, f"device-{index}/unplugged") if windows else None
+    return Charge(battery, group.power, unplugged)
 
 
 def _next(factor: Factor | None) -> float:

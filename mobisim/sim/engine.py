@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from simpy.core import EmptySchedule
 
 from mobisim.sim.device import Device
+from mobisim.sim.restarts import Restarts
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.span import NONE, Block, Row
@@ -20,15 +21,18 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
     scene = Scene(world)
     server = Server(scene)
     devices = server.devices = _devices(scene, server)
+    restarts = _restarts(scene, server)
     for device in devices:
         server.begins(device)
         device.next_batch()
+    if restarts is not None:
+        restarts.begin()
     rows = scene.rows
     running = True
     while running:
         running = _advance(scene, block_rows)
         if not running:
-            rows.extend(_cut(scene, devices, server))
+            rows.extend(_cut(scene, devices, server, restarts))
         while len(rows) >= block_rows or (rows and not running):
             yield Block(rows[:block_rows])
             del rows[:block_rows]
@@ -37,6 +41,11 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
 def _devices(scene: Scene, server: Server) -> list[Device]:
     groups = [group for group in scene.world.groups for _ in range(group.count)]
     return [Device(scene, group, index, server) for index, group in enumerate(groups)]
+
+
+def _restarts(scene: Scene, server: Server) -> Restarts | None:
+    stated = scene.world.restarts
+    return None if stated is None or scene.world.on_device else Restarts(scene, server, stated)
 
 
 def _advance(scene: Scene, block_rows: int) -> bool:
@@ -53,7 +62,9 @@ def _advance(scene: Scene, block_rows: int) -> bool:
     return True
 
 
-def _cut(scene: Scene, devices: list[Device], server: Server) -> Iterator[Row]:
+def _cut(
+    scene: Scene, devices: list[Device], server: Server, restarts: Restarts | None
+) -> Iterator[Row]:
     """What is still open at the horizon: cut there and marked, actor by actor."""
     horizon = scene.world.horizon_s
     if horizon is None or scene.env.peek() == float("inf"):
@@ -63,6 +74,8 @@ def _cut(scene: Scene, devices: list[Device], server: Server) -> Iterator[Row]:
             yield from _positive([device.open_row(horizon, cut=True)])
     for device in devices:
         yield from _positive(device.uplink.open_rows(horizon))
+    if restarts is not None:
+        yield from _positive(restarts.open_rows(horizon))
     yield from _positive(server.open_rows(horizon))
     for worker in server.workers:
         yield from _positive(worker.open_rows(horizon))

@@ -16,15 +16,26 @@ class Warmth:
         self.heat = heat
         self.level = 0.0  # 0 cold, 1 as warm as it gets
         self.at = 0.0
+        self.began = 0.0, 0.0  # when the last piece of work did, and how warm the device was then
 
     def lasts(self, start: float, seconds: float) -> float:
         """How long a piece of work lasts that takes `seconds` at full pace; the device warms."""
         tau = self.heat.time_constant_s
         self.level *= math.exp(-(start - self.at) / tau)
+        self.began = start, self.level
         lasts = self._solve(seconds)
-        self.level = 1.0 - (1.0 - self.level) * math.exp(-lasts / tau)
-        self.at = start + lasts
+        self._warms(lasts)
         return lasts
+
+    def stops(self, now: float) -> None:
+        """The last piece of work is cut short."""
+        start, self.level = self.began
+        self._warms(now - start)
+
+    def _warms(self, seconds: float) -> None:
+        start, _ = self.began
+        self.level = 1.0 - (1.0 - self.level) * math.exp(-seconds / self.heat.time_constant_s)
+        self.at = start + seconds
 
     def _solve(self, seconds: float) -> float:
         """When the work done reaches `seconds`: it is concave in time, so Newton climbs to it."""

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from mobisim.sim.battery import Charge
 from mobisim.sim.kernel import Alarm
-from mobisim.sim.medium import downlink_of, uplink_of
+from mobisim.sim.losses import Losses
+from mobisim.sim.medium import Medium, downlink_of, own_rate, uplink_of
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Client, Server
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, REPLY, TRANSFER, Row
@@ -27,6 +28,7 @@ class Owner(Client, Protocol):
     server: Server
     uplink: Uplink
     charge: Charge | None
+    losses: Losses | None
 
     def replied(self) -> None:
         """The reply that the device waits for is there."""
@@ -45,7 +47,10 @@ class Uplink:
         self.last_arrival = 0.0
         group = device.group
         self.latency_s = group.latency_s
+        self.is_gone = False
         self.medium = uplink_of(scene, device)
+        self.alarm: Alarm | None = None
+        self.bits_per_s = own_rate(scene, device, group.uplink_bits_per_s)
         self.latency_factor: Factor | None = factor_stream(
             scene.world.seed, f"uplink-{device.index}/latency", group.latency_distribution
         )
@@ -67,12 +72,40 @@ class Uplink:
             self.scene.rows.append(self._row(QUEUE, since, now, number, part))
         self.since = now
         if self.medium is None:
-            Alarm(self.scene.env, now + part.transfer_s, self.device.rank, self._carried)
+            seconds = part.transfer_s
+            if self.bits_per_s is not None:
+                seconds = part.num_bytes * BITS_PER_BYTE / self.bits_per_s
+            at = now + seconds
+            self.alarm = Alarm(self.scene.env, at, self.device.rank, self._carried)
         else:
             self.medium.carry(now, part.num_bytes * BITS_PER_BYTE, self._carried)
+        if self.device.losses is not None:
+            self.device.losses.watch(now)
+
+    def vanishes(self, back: float) -> bool:
+        """The link is gone until an instant: what it carries is lost, and carried anew then."""
+        if not self.messages:
+            return False
+        now = self.scene.env.now
+        number, batch, part, _ = self.messages[0]
+        if now > self.since:
+            self.scene.rows.append(self._row(TRANSFER, self.since, now, number, part, cut=True))
+            if self.device.charge is not None:
+                self.device.charge.sends(now - self.since, 0)
+        _stop(self.medium, self.alarm)
+        self.messages[0] = number, batch, part, now
+        self.is_gone = True
+        Alarm(self.scene.env, back, self.device.rank, self._is_back)
+        return True
+
+    def _is_back(self, _: Any) -> None:
+        self.is_gone = False
+        self._carry(self.scene.env.now)
 
     def _carried(self, _: Any) -> None:
         now = self.scene.env.now
+        if self.device.losses is not None:
+            self.device.losses.progresses()
         number, batch, part, _since = self.messages.popleft()
         self.scene.rows.append(self._row(TRANSFER, self.since, now, number, part, part.num_bytes))
         if self.device.charge is not None:
@@ -109,12 +142,21 @@ class Uplink:
 
     def open_rows(self, end: float) -> list[Row]:
         """The rows of what is on the link, queued for it and in flight."""
-        carried = list(self.messages)[:1]
+        first = 0 if self.is_gone else 1
+        carried, queued = list(self.messages)[:first], list(self.messages)[first:]
         return [
             *(self._row(TRANSFER, self.since, end, n, p, cut=True) for n, _, p, _ in carried),
-            *(self._row(QUEUE, s, end, n, p, cut=True) for n, _, p, s in list(self.messages)[1:]),
+            *(self._row(QUEUE, s, end, n, p, cut=True) for n, _, p, s in queued),
             *(self._row(LATENCY, s, end, n, p, cut=True) for n, _, p, s in self.flying),
         ]
+
+
+def _stop(medium: Medium | None, alarm: Alarm | None) -> None:
+    """Have a link carry no more of its message."""
+    if medium is not None:
+        medium.stop()
+    elif alarm is not None:
+        alarm.cancel()
 
 
 class Downlink:
@@ -128,6 +170,8 @@ class Downlink:
         self.since = 0.0
         self.is_due = False
         self.medium = downlink_of(scene, device)
+        self.bits_per_s = own_rate(scene, device, device.group.downlink_bits_per_s)
+        self.alarm: Alarm | None = None
 
     def deliver(self) -> None:
         """Set out with what trained, once a reply that is under way is there."""
@@ -145,11 +189,29 @@ class Downlink:
         self.kind, self.number, self.num_bytes = kind, number, num_bytes
         self.since = self.scene.env.now
         if self.medium is None:
-            Alarm(self.scene.env, self.since + seconds, self.device.rank, self._carried)
+            if self.bits_per_s is not None:
+                seconds = num_bytes * BITS_PER_BYTE / self.bits_per_s
+            at = self.since + seconds
+            self.alarm = Alarm(self.scene.env, at, self.device.rank, self._carried)
         else:
             self.medium.carry(self.since, num_bytes * BITS_PER_BYTE, self._carried)
+        if self.device.losses is not None:
+            self.device.losses.watch(self.since)
+
+    def vanishes(self) -> bool:
+        """The link is gone: what it carries is lost, but for what travels on already."""
+        if self.kind != DOWNLOAD:
+            return False
+        now = self.scene.env.now
+        if now > self.since:
+            self.scene.rows.append(self._row(now, NONE, cut=True))
+        _stop(self.medium, self.alarm)
+        self.kind = NONE
+        return True
 
     def _carried(self, _: Any) -> None:
+        if self.device.losses is not None:
+            self.device.losses.progresses()
         self._write(self.num_bytes)
         latency = self.device.group.latency_s
         if latency == 0.0:

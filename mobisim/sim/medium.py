@@ -18,6 +18,10 @@ class Medium(Protocol):
         """Begin to carry a message; `then` is called when it ends."""
         ...
 
+    def stop(self) -> None:
+        """Carry no more of the message, as if it had never been."""
+        ...
+
 
 class Place(Protocol):
     """A device, as a medium knows it."""
@@ -25,6 +29,12 @@ class Place(Protocol):
     index: int
     rank: int
     group: Group
+
+
+def own_rate(scene: Scene, device: Place, bits_per_s: float) -> float | None:
+    """The rate of a device's link where devices differ, from its group's."""
+    rates = scene.world.rates
+    return None if rates is None else bits_per_s * float(rates[device.index])
 
 
 def uplink_of(scene: Scene, device: Place) -> Medium | None:
@@ -53,7 +63,16 @@ class Alone:
     def __init__(self, scene: Scene, device: Place, channel: Channel) -> None:
         self.env, self.rank = scene.env, device.rank
         self.carrier = carrier(channel, scene.world.seed, device.index)
+        self.before = 0
+        self.alarm: Alarm | None = None
 
     def carry(self, now: float, num_bits: int, then: Callback) -> None:
         """Begin to carry a message; `then` is called when it ends."""
-        Alarm(self.env, self.carrier.end(now, num_bits), self.rank, then)
+        self.before = self.carrier.mark
+        self.alarm = Alarm(self.env, self.carrier.end(now, num_bits), self.rank, then)
+
+    def stop(self) -> None:
+        """Carry no more of the message, as if it had never been."""
+        assert self.alarm is not None
+        self.alarm.cancel()
+        self.carrier.back_to(self.before)

@@ -21,6 +21,7 @@ class Client(Protocol):
     index: int
     num_batches: int
     joined: int  # how many of its mini-batches have joined the queue
+    may_vanish: bool  # so that its mini-batches join once they are whole
 
     def numbers(self, number: int) -> Batch:
         """The times and sizes of a mini-batch."""
@@ -44,6 +45,7 @@ class Kept:
 
     index = NONE
     num_batches = joined = 0
+    may_vanish = False
 
     def numbers(self, number: int) -> Batch:
         """The world's replay has them."""
@@ -99,7 +101,7 @@ class Server:
             self._joins(job)
 
     def arrives(self, device: Client, number: int, batch: Batch, now: float) -> None:
-        """A message is here: the first of its mini-batch queues, the others join it."""
+        """A message is here: one of its mini-batch makes that queue, the others join it."""
         if len(batch.parts) == 1:
             job = Job(device, number, batch, now)
             job.arrived = 1
@@ -107,8 +109,9 @@ class Server:
             return
         job = self.open_jobs.get((device.index, number)) or Job(device, number, batch, now)
         job.arrived += 1
-        if job.arrived == 1:
-            self.open_jobs[device.index, number] = job
+        self.open_jobs[device.index, number] = job
+        if job.arrived == (len(batch.parts) if device.may_vanish else 1):
+            job.since = now
             self._joins(job)
         elif job.worker is not None and job.worker.starved:
             job.worker.part_is_here(now)
@@ -148,18 +151,41 @@ class Server:
 
     def free(self, worker: Worker, now: float) -> None:
         """A worker is done: it takes the mini-batch that comes next."""
-        if self.queue:
-            job = self.queue.take()
-            if now > job.since:
-                self.scene.rows.append(self._queue_row(job, now, cut=False))
-            worker.take(job)
-            following = self._cached_after(job.device, job.number)
-            if following is not None:
-                self._joins(following)
-            return
-        heappush(self.idle, worker.index)
-        if self.version >= self.scene.world.total_batches:
+        if not self._takes_next(worker, now) and self.version >= self.scene.world.total_batches:
             self._passed(now)
+
+    def _takes_next(self, worker: Worker, now: float) -> bool:
+        """Whether a worker found a mini-batch that waits; else it is idle."""
+        if not self.queue:
+            heappush(self.idle, worker.index)
+            return False
+        job = self.queue.take()
+        if now > job.since:
+            self.scene.rows.append(self._queue_row(job, now, cut=False))
+        worker.take(job)
+        following = self._cached_after(job.device, job.number)
+        if following is not None:
+            self._joins(following)
+        return True
+
+    @property
+    def works(self) -> bool:
+        """Whether any worker has a mini-batch."""
+        return any(worker.job is not None for worker in self.workers)
+
+    def goes_down(self) -> None:
+        """What the workers do is lost, and nobody is there to take up what joins."""
+        for worker in self.workers:
+            worker.stops()
+        self.idle.clear()
+
+    def comes_back(self) -> None:
+        """Each worker goes on: with the mini-batch that it had, or with what waits."""
+        for worker in self.workers:
+            if worker.job is not None:
+                worker.begins_anew(worker.job)
+            else:
+                self._takes_next(worker, self.scene.env.now)
 
     def _passed(self, now: float) -> None:
         """The devices' mini-batches are stepped: learn on from what was kept, then deliver."""
@@ -198,6 +224,7 @@ class Worker:
             scene.world.seed, f"worker-{index}/step", scene.world.step_distribution
         )
         self.factor = 1.0
+        self.alarm: Alarm | None = None
 
     @property
     def starved(self) -> bool:
@@ -208,12 +235,27 @@ class Worker:
         """Take up a mini-batch: from here on its device has one more credit."""
         self.job = job
         job.worker = self
-        job.version = self.server.version
         if self.step_factor is not None:
             self.factor = self.step_factor()
-        self.since = self.scene.env.now
         job.device.step_starts()
+        self.begins_anew(job)
+
+    def begins_anew(self, job: Job) -> None:
+        """Set to work on a mini-batch from its start."""
+        job.version = self.server.version
+        self.since = self.scene.env.now
         self._work(DECODE, job.batch.cached_s, self._unpacked)
+
+    def stops(self) -> None:
+        """The server goes down: all that was done for the mini-batch at hand is lost."""
+        if self.job is None:
+            return
+        now = self.scene.env.now
+        if now > self.since:
+            self.scene.rows.append(self._row(now, NONE, cut=True))
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self.doing = self.job.done = NONE
 
     def _unpacked(self, event: Any) -> None:
         if event is not None:
@@ -257,7 +299,7 @@ class Worker:
         self.doing = kind
         duration *= self.factor
         if self.scene.machine is None:
-            Alarm(self.scene.env, self.since + duration, self.index, then)
+            self.alarm = Alarm(self.scene.env, self.since + duration, self.index, then)
         else:
             self.scene.machine.begin(SERVER_SIDE, duration, self.index, then)
 
@@ -293,4 +335,4 @@ class Worker:
 
     def open_rows(self, end: float) -> list[Row]:
         """The row of what the worker is doing."""
-        return [] if self.job is None else [self._row(end, NONE, cut=True)]
+        return [] if self.doing == NONE else [self._row(end, NONE, cut=True)]

@@ -15,6 +15,8 @@ PICTURES = {
     "breakdown": "what the work on a mini-batch is made of",
     "timeline": "who worked when in one run",
     "frontier": "final quality against time to target",
+    "stragglers": "what the devices of a run wait for until they are through",
+    "saturation": "how busy the server is, and who waits, against the number of devices",
 }
 _WHAT = "\b\n" + "\n".join(f"{kind:<13}{what}" for kind, what in PICTURES.items())
 

@@ -56,6 +56,8 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
             where="server.discipline",
             got=scenario.server.discipline,
         )
+    if scenario.server.restarts is not None:
+        raise InputError("a testbed's server does not restart", where="server.restarts")
     if any(group.cell is not None for group in scenario.devices):
         raise InputError("a testbed's links share no cell", where="devices")
     if any(group.absences is not None for group in scenario.devices):

@@ -30,6 +30,23 @@ LAYER = stated(
     side_network={"taps": [1, 2]},
 )
 
+# The server restarts within the second step and takes it up anew; the lost part of it is cut.
+RESTART = stated(
+    3,
+    device(1.0, transfer_s=0.5, latency="250 ms", run_ahead=2),
+    step_s=1.25,
+    restarts={"windows": [["3.5 s", "4.5 s"]]},
+)
+# A phone vanishes while it computes one layer and its link carries the other, and comes back.
+VANISH = stated(
+    2,
+    device(2.0, transfer_s=1.0, latency="250 ms", run_ahead=2)
+    | {"absences": {"windows": [["1.25 s", "4 s"]], "kind": "abrupt"}},
+    step_s=1.5,
+    granularity="layer",
+    side_network={"taps": [1, 2]},
+)
+
 
 def table(world: World, spans: list[Span]) -> str:
     """The spans as an aligned table: when, who, what, and what came of it."""
@@ -38,7 +55,7 @@ def table(world: World, spans: list[Span]) -> str:
 
 
 def _line(world: World, span: Span) -> str:
-    payload = f"device {span.device} batch {span.batch}"
+    payload = "" if span.device == NONE else f"device {span.device} batch {span.batch}"
     if span.tap != NONE:
         payload += f" tap {span.tap}"
     notes = []
@@ -54,7 +71,10 @@ def _line(world: World, span: Span) -> str:
     return f"{when}  {actor:<16} {kind:<13} {payload:<21} {', '.join(notes)}".rstrip()
 
 
-@pytest.mark.parametrize(("name", "scenario"), [("batch", BATCH), ("layer", LAYER)])
+@pytest.mark.parametrize(
+    ("name", "scenario"),
+    [("batch", BATCH), ("layer", LAYER), ("restart", RESTART), ("vanish", VANISH)],
+)
 def test_golden_timeline(name: str, scenario: Scenario) -> None:
     """Both engines tell the story in the file."""
     world = world_of(scenario)

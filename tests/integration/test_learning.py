@@ -44,6 +44,27 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> mobisim.Result:
     return _run(tmp_path_factory.mktemp("default") / "result", ())
 
 
+def test_a_restart_changes_no_learning(tmp_path: Path) -> None:
+    """A server that restarts in the middle learns the same from the same cache, and is later."""
+    cached = (*SMALL, "method=pae-mobillm")
+    calm = _run(tmp_path / "calm", cached).summary
+    assert calm.makespan_s is not None
+    steps = pq.read_table(tmp_path / "calm" / "steps.parquet").column("end").to_pylist()
+    windows = [[f"{steps[len(steps) // 2]} s", f"{calm.makespan_s + 5} s"]]
+    restarts = f"server.restarts={{windows: {windows}}}"
+    restarted = _run(tmp_path / "restarted", (*cached, restarts)).summary
+    names = ("num_steps", "final_metric", "cache_hit_rate", "server_memory_bytes", "uplink_bytes")
+    told, expected = ([getattr(run, name) for name in names] for run in (restarted, calm))
+    assert told == expected
+    assert restarted.faults is not None
+    assert restarted.faults.num_restarts == 1
+    losses = [
+        pq.read_table(tmp_path / name / "steps.parquet").column("loss").to_pylist()
+        for name in ("calm", "restarted")
+    ]
+    assert losses[0] == losses[1]
+
+
 def _plain_losses(seed: int = 0) -> list[float]:
     """Losses of a torch loop of a dozen lines, with none of the simulator in it."""
     data = load_task("builtin", backbone="builtin", sequence_length=64, num_samples=96, seed=seed)

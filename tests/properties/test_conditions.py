@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
 import pytest
 import witness
-from worlds import columns_of, in_conditions, random_world, spans_of, without_horizon
+from worlds import columns_of, failing, in_conditions, random_world, spans_of, without_horizon
 
 from mobisim.report.invariants import InvariantFold
 from mobisim.report.metrics import MetricsFold
@@ -28,10 +29,17 @@ def _sorted(spans: list[Span]) -> list[Span]:
     return sorted(spans, key=lambda s: (s.kind, s.actor, s.device, s.batch, s.tap, s.start))
 
 
-def test_engines_agree_to_the_last_digits() -> None:
+def _failing(seed: int) -> World:
+    """The same where things fail, but for what shares a machine."""
+    world = _world(seed)
+    return world if world.contention is not None else failing(Random(seed), world)
+
+
+@pytest.mark.parametrize("world_of", [_world, _failing])
+def test_engines_agree_to_the_last_digits(world_of: Callable[[int], World]) -> None:
     """Newton here and bisection there, retiming here and foreseeing there: the same spans."""
     for seed in SWEEP:
-        world = _world(seed)
+        world = world_of(seed)
         main, second = _sorted(spans_of(world)), _sorted(witness.simulate(world))
         assert [s._replace(start=0, end=0) for s in main] == [
             s._replace(start=0, end=0) for s in second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,12 @@ POWER = Power(IDLE, LOAD)
 
 
 def _battery(charge: float, duty: float | None = None, **more: float) -> Battery:
-    numbers = {"capacity_j": 1000.0, "low_j": 200.0, "resume_j": 500.0, "charger_w": CHARGER}
+    numbers: dict[str, Any] = {
+        "capacity_j": 1000.0,
+        "low_j": 200.0,
+        "resume_j": 500.0,
+        "charger_w": CHARGER,
+    }
     return Battery(charge_j=charge, duty=duty, **(numbers | more))
 
 

@@ -1,0 +1,66 @@
+"""Pictures of fleets: what devices waited for, and where a server is saturated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from worlds import columns_of, device, failing, random_world, stated, without_horizon, world_of
+
+from mobisim import Options, run
+from mobisim.report.kinds import plot
+from mobisim.report.saturation import Spot, knee
+from mobisim.report.stragglers import DelaysFold, make_bars
+from mobisim.span import STEP
+from mobisim.world import World
+
+
+def last_steps(world: World) -> np.ndarray:
+    """When each device's last mini-batch was stepped."""
+    columns, found = columns_of(world), np.zeros(world.actors.num_devices)
+    steps = columns[(columns.kind == STEP) & ~columns.cut]
+    np.maximum.at(found, steps.device, steps.end)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_devices_wait_for_adds_up(seed: int) -> None:
+    """Work, waits and what follows the last hand-over fill the time up to the last step."""
+    choose = Random(seed)
+    world = without_horizon(random_world(choose))
+    world = failing(choose, world) if seed % 2 else world
+    fold = DelaysFold(world.actors)
+    columns = columns_of(world)
+    fold.add(columns[:20])
+    fold.add(columns[20:])
+    assert fold.delays.finished == pytest.approx(last_steps(world), rel=1e-9)
+    assert (fold.delays.seconds >= 0).all()
+
+
+def test_a_large_fleet_has_two_bars_for_each_group() -> None:
+    """The mean, and the last device; a small fleet has a bar for each, the first through on top."""
+    groups = [device(1.0, count=30), device(3.0, count=2)]
+    world = world_of(stated(4, *groups, step_s=0.01))
+    fold = DelaysFold(world.actors)
+    fold.add(columns_of(world))
+    bars = make_bars(fold.delays, groups)
+    assert [bar.label.partition(" ")[0] for bar in bars] == ["30", "the", "2", "the"]
+    assert bars[3].seconds.sum() == fold.delays.finished.max()
+
+
+def test_the_knee_is_where_work_meets_capacity() -> None:
+    """Ten devices make 2 mini-batches a second, the server steps 8: it keeps up with forty."""
+    line = [Spot(10, 2.0, 0.25, ()), Spot(20, 4.0, 0.5, ()), Spot(100, 8.0, 1.0, ())]
+    assert knee(line) == pytest.approx(40.0)
+    assert knee([Spot(10, 2.0, 0.0, ())]) is None
+
+
+def test_a_run_has_a_picture_of_its_stragglers(tmp_path: Path) -> None:
+    """PNG and SVG from a published run."""
+    scenario = stated(4, device(1.0, count=3), device(3.0), step_s=0.3)
+    place = run(scenario, Options(plots=False, out=tmp_path / "result")).path
+    files = plot([place], "stragglers", tmp_path / "picture")
+    assert [file.suffix for file in files] == [".png", ".svg"]
+    assert all(file.stat().st_size > 1000 for file in files)
