@@ -86,7 +86,7 @@ class Clock:
         with collector_at_rest():
             for block in simulate(world):
                 columns = block.columns
-                ends.append(columns.end[columns.kind == STEP])
+                ends.append(columns.end[(columns.kind == STEP) & ~columns.cut])
                 makespan = max(makespan, float(columns.end.max(initial=0.0)))
         return Ticks(np.concatenate(ends), makespan)
 

@@ -27,7 +27,7 @@ from mobisim.report.metrics import MetricsFold
 from mobisim.span import KINDS
 from mobisim.world import World
 
-SWEEP = range(150)
+SWEEP = range(80)
 Sort = Callable[[Random, World], World]
 
 
