@@ -1,10 +1,10 @@
-"""Pre-trains the built-in backbone: python -m mobisim.training.builtin.pretrain [--out DIR].
+"""Pre-trains a built-in backbone: python -m mobisim.training.builtin.pretrain [NAME] [--out DIR].
 
 Generates the stories, makes the word-level tokenizer, trains a small OPT from scratch to predict
 the next word, and writes an ordinary Hugging Face directory. Two stages: stories with plain
 answers first, from which the polarities are learned fast; then stories with echoes, which make
 the backbone carry more than polarities. From echoes alone it takes several times as long.
-It took 13 minutes on one thread of a machine whose two cores were busy with other work.
+`builtin` took 13 minutes on one thread of a machine whose two cores were busy with other work.
 
 Axes: B stories of a batch, T positions, V words.
 """
@@ -30,12 +30,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from mobisim.training.builtin.language import polar_words, pretraining_text, vocabulary
+from mobisim.training.tokens import backbone_directory
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # ids as in OPT
 PAD_ID, END_ID, UNKNOWN_ID = 1, 2, 3
 QUESTION_MARK = "?"
 REPORT_EVERY = 100
-BACKBONE = Path(__file__).parent / "backbone"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ class Recipe:
     clip_norm: float = 1.0
     # Most words of a story are free choices, from which nothing can be learned.
     telling_weight: float = 10.0
+
+
+RECIPES = {
+    "builtin": Recipe(),
+    # Of the same text, for devices with less memory.
+    "builtin-small": Recipe(num_layers=3, hidden_size=64, ffn_size=256),
+}
 
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -198,14 +205,16 @@ def write(
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(recipe: Recipe, model: OPTForCausalLM, losses: list[float], minutes: float) -> str:
+def model_card(
+    name: str, recipe: Recipe, model: OPTForCausalLM, losses: list[float], minutes: float
+) -> str:
     """The backbone's README."""
     stages = "\n".join(
         f"| {number} | {stage.num_texts:,} | {'with' if stage.echoes else 'without'} echoes "
         f"| {stage.peak_lr} | {loss:.3f} |"
         for number, (stage, loss) in enumerate(zip(recipe.stages, losses, strict=True), start=1)
     )
-    return f"""# The built-in backbone
+    return f"""# {name}
 
 A small OPT (decoder, norm first, ReLU), trained from scratch on generated text.
 
@@ -220,7 +229,7 @@ A small OPT (decoder, norm first, ReLU), trained from scratch on generated text.
 **Text.** Short stories about a visit, from the grammar in `language.py`; nothing was downloaded.
 The stories of the labelled task come from another seed, and none of them is in this text.
 
-**Made by** `python -m mobisim.training.builtin.pretrain`, in {minutes:.0f} minutes on \
+**Made by** `python -m mobisim.training.builtin.pretrain {name}`, in {minutes:.0f} minutes on \
 {torch.get_num_threads()} thread(s) of a CPU.
 Next-word prediction; a word that the story decides (answers, and the verdict of a reaction)
 weighs {recipe.telling_weight:g} times the others. Loss in nats per such word, mean of the last \
@@ -243,17 +252,19 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Pre-trains and writes the backbone."""
-    parser = argparse.ArgumentParser(description="Pre-train the built-in backbone.")
-    parser.add_argument("--out", type=Path, default=BACKBONE, help="directory to write")
-    directory: Path = parser.parse_args().out
+    """Pre-trains and writes a backbone."""
+    parser = argparse.ArgumentParser(description="Pre-train a built-in backbone.")
+    parser.add_argument("name", nargs="?", default="builtin", choices=RECIPES)
+    parser.add_argument("--out", type=Path, help="directory to write")
+    asked = parser.parse_args()
+    directory: Path = asked.out or backbone_directory(asked.name)
     started = time.monotonic()
-    recipe = Recipe()
+    recipe = RECIPES[asked.name]
     tokenizer = make_tokenizer(recipe)
     model = make_model(recipe, len(tokenizer))
     losses = [train(model, tokenizer, stage, recipe) for stage in recipe.stages]
     minutes = (time.monotonic() - started) / 60
-    write(directory, model, tokenizer, model_card(recipe, model, losses, minutes))
+    write(directory, model, tokenizer, model_card(asked.name, recipe, model, losses, minutes))
     say(f"wrote {directory} after {minutes:.1f} min")
 
 
