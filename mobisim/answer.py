@@ -16,7 +16,7 @@ from mobisim.report.metrics import Totals
 from mobisim.report.summary import NO_TIMING, Summary, energy_fields, timing_fields
 from mobisim.scenario.provenance import count_sorts, origins
 from mobisim.scenario.schema import Scenario
-from mobisim.workload import metric_name
+from mobisim.workload import metric_name, models_of
 
 PADDING_WORTH_A_WARNING = 0.25
 
@@ -46,7 +46,7 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "digest": prepared.digest,
         "seed": scenario.seed,
         "method": scenario.method,
-        "model": _models(scenario),
+        "model": models_of(scenario),
         "granularity": scenario.granularity,
         "ended_by": ended_by(prepared, learning, totals),
         "num_batches": world.total_batches,
@@ -58,14 +58,6 @@ def summarise(prepared: Prepared, learning: Learning | None, totals: Totals | No
         "extrapolated": prepared.extrapolated,
     }
     return Summary(**fields, warnings=_warnings(scenario, fields, learning))
-
-
-def _models(scenario: Scenario) -> str | None:
-    """The names of all devices' models."""
-    if scenario.model is None:
-        return None
-    names = ((group.model or scenario.model).name for group in scenario.devices)
-    return ", ".join(dict.fromkeys(names))
 
 
 def _work_fields(prepared: Prepared, totals: Totals) -> dict[str, object]:
@@ -105,6 +97,7 @@ def _learning_fields(prepared: Prepared, learning: Learning | None) -> dict[str,
         "initial_metric": _number(learning.history.initial) if learning else None,
         "final_metric": _number(learning.final_metric()) if learning else None,
         "validation_metric": _validation(learning),
+        "metric_of_groups": _by_group(learning),
         "stand_in": learning.stand_in if learning else None,
     }
 
@@ -113,6 +106,14 @@ def _validation(learning: Learning | None) -> float | None:
     if learning is None or learning.training.validation is None:
         return None
     return _number(learning.last_metric())
+
+
+def _by_group(learning: Learning | None) -> list[dict[str, float | None]] | None:
+    found = learning.by_group() if learning is not None else None
+    if found is None:
+        return None
+    names = ("mean", "least", "greatest")
+    return [dict(zip(names, map(_number, values), strict=True)) for values in found]
 
 
 def _number(value: float) -> float | None:

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.cost.system import System
-from mobisim.scenario.schema import Training
 from mobisim.span import STEP, SpanColumns
-from mobisim.workload import trained_sizes
+from mobisim.workload import models_of, trained_names, trained_sizes
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,10 @@ class Learned:
 class History:
     """Losses and evaluations of all steps so far; what a checkpoint must bring back.
 
-    `ends` holds evaluations beside the usual ones, after steps at which some run ends, and
-    `held_out` those on the held-out split, where a validation split stands in for it until then.
+    An evaluation is the mean over all devices; of several, `groups` holds mean, least and greatest
+    of each group, by the number of steps. `ends` holds evaluations beside the usual ones, after
+    steps at which some run ends, and `held_out` those on the held-out split, where a validation
+    split stands in for it until then.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -38,6 +39,7 @@ class History:
     initial: float = math.nan
     ends: dict[int, float] = field(default_factory=dict)
     held_out: dict[int, float] = field(default_factory=dict)
+    groups: dict[int, list[tuple[float, float, float]]] = field(default_factory=dict)
 
     def after(self, step: int) -> float:
         """The evaluation after so many steps; NaN where there was none."""
@@ -52,8 +54,8 @@ class Lessons(Protocol):
     def history(self) -> History:
         """All of them so far."""
 
-    def step(self, batch: int, version_read: int) -> None:
-        """Make the history one step longer."""
+    def step(self, device: int, batch: int, version_read: int) -> None:
+        """Make the history one step longer, by a device's mini-batch or one that is replayed."""
 
     def evaluate(self) -> float:
         """The metric after the last step of the history."""
@@ -71,9 +73,10 @@ class Recorded:
 
     history: History
 
-    def step(self, batch: int, version_read: int) -> None:
+    def step(self, device: int, batch: int, version_read: int) -> None:
         """No run takes more steps than were trained."""
-        raise AssertionError(f"mini-batch {batch} at version {version_read} was not trained")
+        what = f"mini-batch {batch} of device {device} at version {version_read}"
+        raise AssertionError(f"{what} was not trained")
 
     def evaluate(self) -> float:
         """Only where an evaluation gave no number, as this one would."""
@@ -102,11 +105,14 @@ class Learning:
     @property
     def stand_in(self) -> dict[str, str] | None:
         """What is trained and what is timed, where they differ."""
-        model = self.system.scenario.model
-        assert model is not None
-        if not is_stand_in(self.system, self.training):
+        scenario = self.system.scenario
+        trained = trained_names(scenario)
+        pairs = zip(trained, self.system.views, strict=True)
+        if all(trained_sizes(name) == view.backbone for name, view in pairs):
             return None
-        return {"trained": self.training.backbone, "timed": model.name}
+        timed = models_of(scenario)
+        assert timed is not None
+        return {"trained": ", ".join(dict.fromkeys(trained)), "timed": timed}
 
     def add(self, columns: SpanColumns) -> Learned:
         """Learn at each step of a block. Runs begin at time zero."""
@@ -115,7 +121,11 @@ class Learning:
         for row in rows.tolist():
             self.done += 1
             if self.done > len(self.history.loss):  # else it was learned before
-                self.lessons.step(int(columns.batch[row]), int(columns.version_read[row]))
+                self.lessons.step(
+                    int(columns.device[row]),
+                    int(columns.batch[row]),
+                    int(columns.version_read[row]),
+                )
             if self._meets_target():
                 self.time_to_target_s = float(columns.end[row])
                 if self.training.stop_at_target:
@@ -146,14 +156,14 @@ class Learning:
         last = self.history.after(self.done)
         return self.lessons.evaluate() if math.isnan(last) else last
 
+    def by_group(self) -> list[tuple[float, float, float]] | None:
+        """Mean, least and greatest metric of each group's devices after the last step."""
+        self.last_metric()
+        return self.history.groups.get(self.done)
+
     def final_metric(self) -> float:
         """The metric at the end: where a validation split was cut, on the held-out one."""
         if self.training.validation is None:
             return self.last_metric()
         known = self.history.held_out.get(self.done)
         return self.lessons.evaluate_held_out() if known is None else known
-
-
-def is_stand_in(system: System, training: Training) -> bool:
-    """Whether what is trained has other sizes than what is timed."""
-    return trained_sizes(training) != system.backbone

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import safetensors.torch
@@ -15,14 +16,12 @@ from mobisim.cost.system import System
 from mobisim.errors import InputError
 from mobisim.learning import History
 from mobisim.report.results import replacing
-from mobisim.scenario.schema import Training
+from mobisim.trainers import make_trainer
 from mobisim.training.artifact import save_side_network
-from mobisim.training.backbone import Backbone, load_backbone
-from mobisim.training.learner import Learner, TrainingConfig
-from mobisim.training.quantised import quantised
+from mobisim.training.learner import Learner
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_artifact import save_tuned
-from mobisim.training.tuned_trainer import TunedTrainer, tuned_trainer
+from mobisim.training.tuned_trainer import TunedTrainer
 from mobisim.workload import Planned, evaluation_interval, is_judged, metric_name
 
 SIDE_NETWORK, TUNED = "side_network.safetensors", "tuned.safetensors"
@@ -53,16 +52,20 @@ class Taught:
         self.system, self.planned, self._make = system, planned, make or make_trainer
         self.trainer = trainer or self._make(system, planned)
         self._step = step or self.trainer.step
-        self.total = planned.workload.num_batches
+        self.total = len(self.trainer.batches)
         self.every = evaluation_interval(training, self.total)
         self.metric = metric_name(training)
         self.kept: dict[int, list[torch.Tensor]] = {}
-        self.history = checkpoints.load(self._restored) or History(initial=self.evaluate())
+        self.history = History()
+        if restored := checkpoints.load(self._restored):
+            self.history = restored
+        else:
+            self.history.initial = self.evaluate()
 
-    def step(self, batch: int, version_read: int) -> None:
+    def step(self, device: int, batch: int, version_read: int) -> None:
         """Train one mini-batch, and evaluate where it is time."""
         history = self.history
-        history.loss.append(self._step(batch, version_read))
+        history.loss.append(self._step(self.trainer.course.number(device, batch), version_read))
         done = len(history.loss)
         judged = is_judged(done, self.every, self.total)
         history.metric.append(self.evaluate() if judged else math.nan)
@@ -80,7 +83,12 @@ class Taught:
 
     def evaluate(self) -> float:
         """The metric now."""
-        return self.trainer.evaluate()[self.metric]
+        found = [each[self.metric] for each in self.trainer.evaluate_each()]
+        if len(found) > 1:
+            of_groups = (found[one.start : one.stop] for one in self.system.scenario.ranges)
+            marks = [(fmean(group), min(group), max(group)) for group in of_groups]
+            self.history.groups[len(self.history.loss)] = marks
+        return fmean(found)
 
     def evaluate_held_out(self) -> float:
         """The metric now on the held-out split."""
@@ -133,63 +141,6 @@ def unpacked(content: bytes) -> list[torch.Tensor]:
     """What `packed` was given."""
     tensors = safetensors.torch.load(content)
     return [tensors[str(number)] for number in range(len(tensors))]
-
-
-def make_trainer(
-    system: System,
-    planned: Planned,
-    load: Callable[[str], Backbone] = load_backbone,
-    shared: Path | None = None,
-) -> Learner:
-    """The trainer that a scenario's method needs; in `shared` lie activations others use, too."""
-    training = system.scenario.training
-    assert training is not None
-    assert planned.data is not None
-    backbone = load(training.backbone)
-    options = system.options
-    config = _config(system, training, backbone.num_layers)
-    if not options.method.has_side_network:
-        return tuned_trainer(backbone, planned.data, config, options.method)
-    if options.backbone_weights is not None:
-        backbone = quantised(backbone, options.backbone_weights)
-    return Trainer(backbone, planned.data, config, shared=shared, hits=planned.hits or None)
-
-
-def _config(system: System, training: Training, num_layers: int) -> TrainingConfig:
-    scenario, options = system.scenario, system.options
-    assert scenario.wire.codec is not None
-    return TrainingConfig(
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        sequence_length=training.sequence_length,
-        codec=scenario.wire.codec,
-        block_size=scenario.wire.block_size,
-        bottleneck=scenario.side_network.bottleneck,
-        head=training.head,
-        pooling=training.pooling,
-        tap_layers=trained_taps(system, num_layers),
-        optimizer=training.optimizer,
-        padding=training.padding,
-        granularity=scenario.granularity,
-        seed=scenario.seed,
-        max_staleness=scenario.server.workers - 1,
-        tuning=scenario.tuning,
-        tokens=options.tokens,
-        keep=options.keep,
-        learns=options.learns,
-        prediction=options.prediction or "head",
-        words=scenario.side_network.words,
-        cache_codec=options.cache_codec if options.caches else None,
-    )
-
-
-def trained_taps(system: System, num_layers: int) -> tuple[int, ...] | None:
-    """The timed model's taps at the same relative depth of the trained backbone."""
-    if system.scenario.side_network.taps == "all":
-        return None
-    assert system.backbone is not None
-    depth = system.backbone.num_layers
-    return tuple(dict.fromkeys(math.ceil(tap * num_layers / depth) for tap in system.taps))
 
 
 class Checkpoints:

@@ -16,9 +16,12 @@ from mobisim.errors import InputError
 from mobisim.fit import Memory
 from mobisim.manifest import VERSION
 from mobisim.scenario.profiles import Roofline
-from mobisim.scenario.resolved import check_options
+from mobisim.scenario.resolved import check_options, options_of
 from mobisim.scenario.schema import Scenario
-from mobisim.workload import Drawn, Planned, metric_name, plan
+from mobisim.sim.engine import simulate
+from mobisim.span import STEP
+from mobisim.training.tokens import same_tokens
+from mobisim.workload import Drawn, Planned, metric_name, plan, trained_names, trained_sizes
 from mobisim.world import Batch, Costs, World, build, costs_of
 
 RESULTS = Path("results")
@@ -119,6 +122,8 @@ def prepare(scenario: Scenario, options: Options, drawn: Drawn | None = None) ->
     digest = _digest(scenario, options, planned)
     world = build(system, planned.workload)
     _check_magnitudes(world)
+    if scenario.training is not None and options.train and world.num_workers > 1:
+        planned = replace(planned, staleness=_staleness(world))
     return Prepared(
         scenario,
         options,
@@ -136,21 +141,45 @@ def _check_learning(scenario: Scenario) -> None:
     if training is None:
         return
     metric_name(training)
-    if scenario.num_devices > 1:
+    method = options_of(scenario).method
+    if scenario.num_devices > 1 and method.device not in ("forward", "nothing"):
         raise InputError(
-            "learning with more than one device is not built yet",
+            "what devices train by themselves in one run is not built yet",
             where="devices",
+            expected="one device, or a method that trains at the server alone",
             got=f"{scenario.num_devices} devices",
-            hint="use one device, or ask for the timing alone with --no-train",
+            hint="or ask for the timing alone with --no-train",
         )
-    if scenario.federation.replay is not None or scenario.federation.alignment.width is not None:
-        raise InputError(
-            "learning by replay or through projections is not built yet",
-            where="federation",
-            hint="leave replay and alignment.width out, or ask for the timing with --no-train",
-        )
+    for index, name in enumerate(trained_names(scenario)):
+        if name != training.backbone:
+            _check_backbone(scenario, name, f"devices[{index}].backbone")
     if scenario.wire.codec is None:
         raise InputError("learning needs a codec", where="wire", hint="state wire.codec")
+
+
+def _check_backbone(scenario: Scenario, name: str, where: str) -> None:
+    """Refuse a backbone of a group that cannot learn together with the others'."""
+    training = scenario.training
+    assert training is not None
+    if not options_of(scenario).method.has_side_network or training.head == "next_token":
+        raise InputError(
+            "only a side network that classifies can be shared by devices with different backbones",
+            where=where,
+            expected=f"{training.backbone}, as training.backbone says",
+            got=name,
+        )
+    try:
+        trained_sizes(name)
+        alike = same_tokens(name, training.backbone)
+    except InputError as error:
+        raise error.placed(where) from error
+    if not alike:
+        raise InputError(
+            "devices of one federation read the same tokens, and these backbones do not",
+            where=where,
+            expected=f"a backbone with the tokeniser of {training.backbone}",
+            got=name,
+        )
 
 
 def _extrapolated(system: System, planned: Planned) -> list[str]:
@@ -225,6 +254,14 @@ def _seconds(batch: Batch) -> float:
         for part in batch.parts
     )
     return sum(parts) + batch.cached_s + batch.step_s + batch.reply_s + batch.backward_s
+
+
+def _staleness(world: World) -> int:
+    """The greatest of all steps: how many versions must be kept to be read."""
+    blocks = (block.columns for block in simulate(world))
+    steps = (columns[(columns.kind == STEP) & ~columns.cut] for columns in blocks)
+    late = (one.version_written - 1 - one.version_read for one in steps if len(one))
+    return max((int(each.max()) for each in late), default=0)
 
 
 def _digest(scenario: Scenario, options: Options, planned: Planned) -> str:

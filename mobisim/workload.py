@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +21,11 @@ from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.partition import Dealt, owners, sizes_of
 from mobisim.replay import KeptSamples, replay_work
-from mobisim.scenario.document import read_text
 from mobisim.scenario.federation import Partition
 from mobisim.scenario.schema import Metric, Scenario, Training
 from mobisim.span import NONE
 from mobisim.streams import permutation
-from mobisim.training.tokens import backbone_directory
+from mobisim.training.tokens import backbone_config
 from mobisim.world import Workload
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ class Planned:
 
     `hits` says of each mini-batch's samples which the server has kept; it is empty where it keeps
     none, or all. `replayed` are the mini-batches that it draws from what it has kept, numbered in
-    the order of the devices' mini-batches.
+    the order of the devices' mini-batches. `staleness` is the greatest of a step on the timeline.
     """
 
     workload: Workload
@@ -77,6 +75,7 @@ class Planned:
     padding_fraction: float | None = None
     hits: tuple[Hits, ...] = ()
     replayed: tuple[NDArray[np.int64], ...] = ()
+    staleness: int = 0
 
     @cached_property
     def num_samples(self) -> NDArray[np.int64]:
@@ -245,13 +244,26 @@ def _reads(system: System) -> Reads:
         return "mean"  # all go up, whatever is read
     if training.pooling is not None:
         return "mean" if training.pooling == "mean" else "one"
-    return "one" if trained_sizes(training).is_decoder else "mean"
+    return "one" if trained_sizes(training.backbone).is_decoder else "mean"
 
 
-def trained_sizes(training: Training) -> Architecture:
-    """The sizes of the backbone that is really trained."""
-    path = backbone_directory(training.backbone) / "config.json"
-    return architecture(json.loads(read_text(path, "configuration")))
+def trained_sizes(name: str) -> Architecture:
+    """The sizes of a backbone that is really trained on."""
+    return architecture(backbone_config(name))
+
+
+def models_of(scenario: Scenario) -> str | None:
+    """The names of all devices' models."""
+    if scenario.model is None:
+        return None
+    names = ((group.model or scenario.model).name for group in scenario.devices)
+    return ", ".join(dict.fromkeys(names))
+
+
+def trained_names(scenario: Scenario) -> list[str]:
+    """The backbone that is really trained on, of each group of devices."""
+    assert scenario.training is not None
+    return [group.backbone or scenario.training.backbone for group in scenario.devices]
 
 
 def draw(training: Training, seed: int) -> Drawn:

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobisim.cost.system import System
 from mobisim.cost.work import BatchShape
-from mobisim.lessons import make_trainer
 from mobisim.scenario.document import read_text
 from mobisim.scenario.load import load
 from mobisim.scenario.profiles import TransformerProfile
+from mobisim.trainers import make_trainer
 from mobisim.training.backbone import Backbone, load_backbone
 from mobisim.training.learner import Learner
 from mobisim.training.tokens import backbone_directory

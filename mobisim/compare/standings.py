@@ -83,7 +83,7 @@ def _leaves(clock: Clock, row: Row) -> Mapping[str, int] | None:
 
 def _given_away(clock: Clock, row: Row) -> float | None:
     """How often the residuals that a method sends give the label away, by their argmax."""
-    from mobisim.lessons import make_trainer  # noqa: PLC0415 - torch, where something was learned
+    from mobisim.trainers import make_trainer  # noqa: PLC0415 - torch, where something was learned
     from mobisim.training.trainer import Trainer  # noqa: PLC0415
 
     prepared = clock.ready(row[METHOD], row[SEED])

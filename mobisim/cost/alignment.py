@@ -14,14 +14,22 @@ from mobisim.cost.architecture import Architecture
 from mobisim.scenario.federation import Projection, Sample
 
 
+def block_ends(num_layers: int, num_blocks: int) -> list[int]:
+    """The layer that each block ends with, 0 before the first.
+
+    The i-th ends with layer ⌊i · layers ÷ blocks⌋: blocks differ by one layer at most.
+    """
+    return [number * num_layers // num_blocks for number in range(num_blocks + 1)]
+
+
 def sampled_layers(num_layers: int, num_blocks: int, sample: Sample) -> tuple[int, ...]:
     """The layer, counted from 1, that stands for each of the blocks of a backbone.
 
-    The i-th block ends with layer ⌊i · layers ÷ blocks⌋: blocks differ by one layer at most.
+    Which layers matter most is known of data alone: here it is the last of each block.
     """
-    ends = [number * num_layers // num_blocks for number in range(num_blocks + 1)]
+    ends = block_ends(num_layers, num_blocks)
     match sample:
-        case "last":
+        case "last" | "importance":
             return tuple(ends[1:])
         case "first":
             return tuple(end + 1 for end in ends[:-1])

@@ -30,6 +30,14 @@ class StandIn(_Record):
     timed: str
 
 
+class GroupMetric(_Record):
+    """What the devices of a group make of what was learned: the mean of them, and the extremes."""
+
+    mean: float | None
+    least: float | None
+    greatest: float | None
+
+
 class Blames(_Record):
     """Seconds along the critical path, by who spent them."""
 
@@ -58,8 +66,9 @@ class Summary(_Record):
     products of all stepped mini-batches, and `cache_hit_rate` is the share of their samples that
     the server had kept; null where it keeps none. With a validation split,
     `initial_metric`, `validation_metric` and `time_to_target_s` are of that, `final_metric` is of
-    the held-out one. Null means not known or
-    not asked, and for `makespan_s` also that the scenario does not fit.
+    the held-out one. Metrics are means over all devices; where there are several,
+    `metric_of_groups` has those of each group, of the split that evaluations go to. Null means not
+    known or not asked, and for `makespan_s` also that the scenario does not fit.
     """
 
     schema_version: Literal[1] = 1
@@ -82,6 +91,7 @@ class Summary(_Record):
     initial_metric: float | None
     final_metric: float | None
     validation_metric: float | None
+    metric_of_groups: list[GroupMetric] | None
     bottleneck: Literal["device", "uplink", "server", "downlink"] | None
     blame_s: Blames | None
     step_breakdown_s: dict[str, float] | None

@@ -58,9 +58,18 @@ def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, Mapping):
             yield from ((f"{name}.{below}", found) for below, found in _flat(value))
         elif isinstance(value, list | tuple):
-            yield name, "; ".join(map(str, value))
+            yield from _listed(name, value)
         else:
             yield name, value
+
+
+def _listed(name: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Words in one column, records in columns of their own: `metric_of_groups[0].mean`."""
+    if not values or not isinstance(values[0], Mapping):
+        yield name, "; ".join(map(str, values))
+        return
+    for number, value in enumerate(values):
+        yield from ((f"{name}[{number}].{below}", found) for below, found in _flat(value))
 
 
 def _busiest(utilisation: Mapping[str, float]) -> Iterator[tuple[str, float]]:

@@ -10,7 +10,7 @@ from mobisim.scenario.method_options import Count
 from mobisim.scenario.quantities import Strict, problem_of
 
 # Of each block of a backbone's layers, which layer is tapped.
-Sample = Literal["last", "first", "average"]
+Sample = Literal["last", "first", "average", "importance"]
 Projection = Literal["per-backbone", "per-device"]
 
 
@@ -18,9 +18,10 @@ class Alignment(Strict):
     """How different backbones feed one side network.
 
     Each is cut into as many blocks as the shallowest has layers; `sample` says which layer of a
-    block is tapped: its last, its first, or with `average` layers at equal intervals from the
-    first to the last of all. Activations of another width than the side network's, the median of
-    all devices' unless `width` is stated, go through a trainable `projection`.
+    block is tapped: its last, its first, the one that changes activations most (`importance`), or
+    with `average` layers at equal intervals from the first to the last of all. Activations of
+    another width than the side network's, the median of all devices' unless `width` is stated, go
+    through a trainable `projection`.
     """
 
     sample: Sample = "last"

@@ -23,7 +23,7 @@ Crossing = Literal[
 DeviceWork = Literal["nothing", "forward", "perturbed_forwards", "lower_layers", "training"]
 Tokens = Literal["all", "loss"]
 Learns = Literal["labels", "residuals"]
-Prediction = Literal["head", "verbaliser"]
+Prediction = Literal["head", "verbaliser", "uniform"]
 BackboneWeights = Literal["int8", "nf4"]
 # How it learns: a side network beside a frozen backbone; gradients through the backbone, or through
 # one that is cut in two; slopes of the loss along random directions.

@@ -8,6 +8,7 @@ from typing import Any
 
 from mobisim.errors import InputError
 from mobisim.scenario import catalog
+from mobisim.scenario.depth import first_layers, split_depth
 from mobisim.scenario.document import Document, read_text
 from mobisim.scenario.hub import HUB, import_hub, is_offline, refused
 
@@ -15,11 +16,25 @@ from mobisim.scenario.hub import HUB, import_hub, is_offline, refused
 def read_model(name: str, where: str | None = None) -> Document:
     """The document of the model of that name.
 
-    `name` is a shipped profile, the path of a config.json (or of its folder), or `hf:owner/name`.
+    `name` is a shipped profile, the path of a config.json (or of its folder), or `hf:owner/name`;
+    with `:3` after it, it is the first three layers of that.
 
     Raises:
-        InputError: there is no such model, or its configuration is no JSON mapping.
+        InputError: there is no such model, or its configuration is no JSON mapping, or too shallow.
     """
+    whole, layers = split_depth(name)
+    found = _read_whole(whole, where)
+    if layers is None:
+        return found
+    try:
+        config = first_layers(found.data["config"], layers, name)
+    except InputError as error:
+        raise error.placed(where or name) from error
+    parameters = {"num_parameters": None} if "num_parameters" in found.data else {}
+    return Document(found.data | {"name": name, "config": config} | parameters, found.places)
+
+
+def _read_whole(name: str, where: str | None) -> Document:
     if name.startswith(HUB):
         return _from_config(_download(name, where), name)
     path = Path(name)

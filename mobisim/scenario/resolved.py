@@ -227,7 +227,7 @@ def _check_residuals(scenario: Scenario, found: Options) -> None:
         raise InputError(
             "residuals are what the labels leave of the device's own prediction",
             where="side_network.prediction",
-            expected="where that comes from: head, or verbaliser",
+            expected="where that comes from: head, verbaliser, or uniform",
         )
     if found.prediction == "verbaliser" and not scenario.side_network.words:
         raise InputError(

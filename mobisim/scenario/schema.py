@@ -69,8 +69,9 @@ class SideNetwork(Strict):
 
     `taps` are 1-based layers of the timed model, or `all`. `learns` says on what it is trained:
     the labels, or the residuals that they leave of the device's own `prediction`, which comes
-    from a head fitted on the device or from a verbaliser; null leaves both to the method. A
-    verbaliser needs `words`, one for each class in order, each one token of the backbone.
+    from a head fitted on the device or from a verbaliser, or takes each class for as likely; null
+    leaves both to the method. A verbaliser needs `words`, one for each class in order, each one
+    token of the backbone.
     """
 
     bottleneck: Annotated[int, Field(ge=1, le=65536, strict=True)] = 64
@@ -220,7 +221,9 @@ class Sampled(Strict):
 class DeviceGroup(Strict):
     """`count` devices of one sort, each with a link of its own.
 
-    `model` is their backbone, the scenario's unless one is stated. Links in a `cell` share its
+    `model` is their backbone, the scenario's unless one is stated, and `backbone` the one that they
+    are really trained on, that of `training` unless one is stated: `minilm:3` means the first three
+    layers of minilm. Links in a `cell` share its
     rate by their `weight`, each at no more than its own rate. During `absences` a device begins no
     mini-batch.
     """
@@ -229,6 +232,7 @@ class DeviceGroup(Strict):
     link: Annotated[LinkProfile, Nameable("links")]
     count: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     model: Annotated[ModelProfile, Nameable("models")] | None = None
+    backbone: str | None = None
     run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
     battery: BatteryUse | None = None
     cell: Name | None = None

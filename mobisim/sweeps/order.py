@@ -23,7 +23,7 @@ from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario, Target
 from mobisim.sim.engine import simulate
 from mobisim.span import STEP
-from mobisim.workload import metric_name
+from mobisim.workload import metric_name, trained_names
 
 # Of a scenario, what decides when things happen and not what is learned; the order of the steps
 # says all that learning sees of it. Everything else counts as deciding.
@@ -127,11 +127,13 @@ def _deciding(prepared: Prepared) -> str:
     scenario, training = prepared.scenario, prepared.scenario.training
     assert training is not None
     taps_all = scenario.side_network.taps == "all"
-    depth = prepared.system.backbone.num_layers if prepared.system.backbone else None
+    depth = prepared.system.num_blocks if prepared.system.backbone else None
+    counts = [group.count for group in scenario.devices]
     fields: dict[str, Any] = {
         **scenario.model_dump(mode="json", exclude=_WHEN),  # type: ignore[arg-type]  # nested
         "method": repr(METHODS[scenario.method].learns_like),
         "depth": None if taps_all else depth,  # taps in a list are mapped to the same depth
+        "fleet": list(zip(trained_names(scenario), counts, strict=True)),
         "metric": metric_name(training),
         "data": prepared.planned.fingerprint,
     }

@@ -96,7 +96,7 @@ class Store:
             found = json.loads(self._history(trajectory).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        for name in ("ends", "held_out"):
+        for name in ("ends", "held_out", "groups"):
             found[name] = {int(step): value for step, value in found[name].items()}
         return History(**found)
 

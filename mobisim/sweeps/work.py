@@ -132,7 +132,7 @@ def judge(
 
 
 def _maker(setting: Setting) -> Callable[..., Any]:
-    from mobisim.lessons import make_trainer  # noqa: PLC0415
+    from mobisim.trainers import make_trainer  # noqa: PLC0415
 
     shared = setting.below("activations") if setting.shares else None
     return partial(make_trainer, load=partial(_backbone, setting.session), shared=shared)
@@ -140,9 +140,9 @@ def _maker(setting: Setting) -> Callable[..., Any]:
 
 def _follow(lessons: Taught, trajectory: Trajectory, *, reads_held_out: bool) -> None:
     history = lessons.history
-    for done, (_, batch, version_read) in enumerate(trajectory.order.steps.tolist(), 1):
+    for done, (device, batch, version_read) in enumerate(trajectory.order.steps.tolist(), 1):
         if done > len(history.loss):  # else a checkpoint has brought it back
-            lessons.step(batch, version_read)
+            lessons.step(device, batch, version_read)
         if done in trajectory.ends and math.isnan(history.after(done)):
             history.ends[done] = lessons.evaluate()
         elif math.isnan(history.metric[done - 1]):
@@ -203,7 +203,7 @@ def _drawn(_session: str, training: Training, seed: int) -> Drawn:
     return draw(training, seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=KEPT)
 def _backbone(_session: str, name: str) -> Backbone:
     from mobisim.training.backbone import load_backbone  # noqa: PLC0415 - imports torch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,16 +12,15 @@ from mobisim.cost.system import System
 from mobisim.cost.wire import payload_parts
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
-from mobisim.lessons import make_trainer, trained_taps
 from mobisim.prepare import Options, Prepared, prepare
-from mobisim.scenario.document import read_text
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.profiles import TransformerProfile
 from mobisim.scenario.resolved import Options as MethodOptions
 from mobisim.scenario.resolved import options_of
 from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.testbed.pace import Pace, pace_of
-from mobisim.training.tokens import backbone_directory
+from mobisim.trainers import make_trainer, trained_taps
+from mobisim.training.tokens import backbone_config
 from mobisim.training.trainer import Trainer
 from mobisim.world import Group
 
@@ -41,7 +39,8 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
             expected="training with a task and a backbone, a codec, and no stated payload",
         )
     _check_method(options_of(scenario))
-    if scenario.federation.partition or any(group.model for group in scenario.devices):
+    differ = any(group.model or group.backbone for group in scenario.devices)
+    if scenario.federation.partition or differ:
         raise InputError(
             "a testbed's devices have the same samples and the same model",
             where="federation.partition" if scenario.federation.partition else "devices",
@@ -62,12 +61,12 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         raise InputError("a testbed's links share no cell", where="devices")
     if any(group.absences is not None for group in scenario.devices):
         raise InputError("a testbed's devices do not leave", where="devices")
-    path = backbone_directory(training.backbone) / "config.json"
-    config = json.loads(read_text(path, "configuration"))
-    taps = trained_taps(System(scenario), architecture(config).num_layers)
+    config = backbone_config(training.backbone)
+    side = scenario.side_network
+    (taps,) = trained_taps(System(scenario), [architecture(config).num_layers])
     update = {
         "model": TransformerProfile(name=training.backbone, config=config),
-        "side_network": scenario.side_network.model_copy(update={"taps": taps or "all"}),
+        "side_network": side.model_copy(update={} if side.taps == "all" else {"taps": taps}),
         "horizon": None,
     }
     return scenario.model_copy(update=update)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mobisim.errors import InputError
+from mobisim.training.alignment import project
 from mobisim.training.backbone import Backbone, load_backbone
-from mobisim.training.learner import in_order
+from mobisim.training.learner import in_order, trained
 from mobisim.training.quantised import quantised
 from mobisim.training.residuals import LinearGuess, WordGuess, answer
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig, pool
@@ -29,6 +30,7 @@ FORMAT = "mobisim-side-network-1"
 _METADATA_KEY = "mobisim"
 _OURS = "a side network"
 _GUESS = ("guess.weight_CD", "guess.bias_C")  # of a head that the device fitted itself
+_PROJECTION = "projection.weight_LED"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Description:
     """What a saved side network was trained on and for.
 
     Where it learned residuals of a verbaliser's predictions, `words` are the classes' tokens; those
-    of a fitted head have it among the tensors.
+    of a fitted head have it among the tensors. `projected` is the backbone's width where a
+    projection leads from it to the side network.
     """
 
     side_network: SideNetworkConfig
@@ -48,7 +51,19 @@ class Description:
     version: int
     backbone_weights: str | None = None
     words: tuple[int, ...] = ()
+    projected: int | None = None
     format: str = FORMAT
+
+
+@dataclass(frozen=True)
+class FleetDescription:
+    """The same for a fleet: of each way to the side network, and which is each device's.
+
+    Tensors of one way or device are named after it.
+    """
+
+    ways: tuple[Description, ...]
+    way_of: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -81,14 +96,16 @@ class LoadedSideNetwork:
         config, layers = self.description.side_network, self.description.tap_layers
         tail = backbone.tail() if config.head == "next_token" else None
         side_network = SideNetwork(config, frozen_tail=tail)
-        own = {name: value for name, value in self.tensors.items() if name not in _GUESS}
+        own = {n: value for n, value in self.tensors.items() if n not in (*_GUESS, _PROJECTION)}
         side_network.load_state_dict(own, strict=tail is None)
         guess = self._guess(backbone) if config.learns == "residuals" else None
+        matrices = self.tensors.get(_PROJECTION)
 
         def judge(tokens: list[Tokens]) -> Tensor:
             lie = Ragged.of(torch.tensor([len(ids) for ids in tokens]))
             *taps, last = backbone.taps(tokens, (*layers, backbone.num_layers))
-            logits: Tensor = side_network(taps, lie)
+            aligned = taps if matrices is None else project(taps, matrices)
+            logits: Tensor = side_network(aligned, lie)
             if guess is None:
                 return logits
             pooling = "last" if self.description.words else config.pooling
@@ -148,32 +165,69 @@ class Predictor:
             return torch.cat([self._judge(chunk) for chunk in chunks])
 
 
-def save_side_network(path: Path, trainer: Trainer) -> Description:
-    """Writes the trainable parameters of the newest version, with what they are for."""
-    guess = trainer.guess if trainer.config.learns == "residuals" else None
-    description = Description(
+def save_side_network(path: Path, trainer: Trainer) -> None:
+    """Writes what is trained as it is in the newest version, with what it is for.
+
+    All devices' side networks are one file: what they share, and what each has of its own.
+    """
+    ways = tuple(_described(trainer, way) for way in range(len(trainer.fleet.ways)))
+    tensors = trained(trainer.side_network)
+    way_of = trainer.fleet.way_of.tolist()
+    alone = len(way_of) == 1
+    for way, projection in trainer.projections.items():
+        tensors[_name(None if alone else f"way-{way}", _PROJECTION)] = (
+            projection.weight_LED.detach()
+        )
+    for device in range(len(way_of)):
+        for name, value in _fitted(trainer, device).items():
+            tensors[_name(None if alone else f"device-{device}", name)] = value
+    write(path, tensors, ways[0] if alone else FleetDescription(ways, tuple(way_of)))
+
+
+def _described(trainer: Trainer, way: int) -> Description:
+    source = trainer.sources[trainer.fleet.ways[way][0]]
+    backbone, device = source.backbone, trainer.fleet.way_of.tolist().index(way)
+    guess = trainer.guess(device) if trainer.config.learns == "residuals" else None
+    return Description(
         side_network=trainer.side_network.config,
-        tap_layers=trainer.tap_layers,
-        backbone=trainer.backbone.name,
-        backbone_fingerprint=trainer.backbone.fingerprint,
+        tap_layers=source.tap_layers,
+        backbone=backbone.name,
+        backbone_fingerprint=backbone.fingerprint,
         task=trainer.data.name,
         sequence_length=trainer.config.sequence_length,
         version=trainer.version,
-        backbone_weights=trainer.backbone.weights,
+        backbone_weights=backbone.weights,
         words=tuple(guess.words_C) if isinstance(guess, WordGuess) else (),
+        projected=backbone.width if way in trainer.projections else None,
     )
-    fitted = {f"guess.{name}": value for name, value in guess.state_dict().items()} if guess else {}
-    write(path, trainer.trained() | {n: v for n, v in fitted.items() if n in _GUESS}, description)
-    return description
 
 
-def load_side_network(path: str | Path) -> LoadedSideNetwork:
-    """A side network from the file that `save_side_network` wrote.
+def _fitted(trainer: Trainer, device: int) -> dict[str, Tensor]:
+    """The head that a device fitted itself, if it did."""
+    if trainer.config.learns != "residuals":
+        return {}
+    own = {f"guess.{name}": value for name, value in trainer.guess(device).state_dict().items()}
+    return {name: value for name, value in own.items() if name in _GUESS}
 
-    Raises: InputError where it is not such a file.
+
+def _name(owner: str | None, name: str) -> str:
+    return f"{owner}/{name}" if owner else name
+
+
+def load_side_network(path: str | Path, device: int = 0) -> LoadedSideNetwork:
+    """A device's side network from the file that `save_side_network` wrote.
+
+    Raises: InputError where it is not such a file, or has no such device.
     """
     tensors, text = read(path, _OURS)
-    loaded = LoadedSideNetwork(_parse(path, text), tensors)
+    description, way = _parse(path, text, device)
+    owners = (f"way-{way}/", f"device-{device}/")
+    own = {
+        name.rpartition("/")[2]: value
+        for name, value in tensors.items()
+        if "/" not in name or name.startswith(owners)
+    }
+    loaded = LoadedSideNetwork(description, own)
     _check_tensors(path, loaded)
     return loaded
 
@@ -202,33 +256,45 @@ def read(path: str | Path, ours: str) -> tuple[dict[str, Tensor], str]:
     return tensors, metadata.get(_METADATA_KEY, "{}")
 
 
-def _parse(path: str | Path, text: str) -> Description:
+def _parse(path: str | Path, text: str, device: int) -> tuple[Description, int]:
+    """What describes a device's side network, and the number of its way there."""
     try:
-        fields = json.loads(text)
-        fields["side_network"] = SideNetworkConfig(**fields["side_network"])
-        for name in ("tap_layers", "words"):
-            fields[name] = tuple(fields.get(name, ()))
-        description = Description(**fields)
-    except (ValueError, KeyError, TypeError) as error:
+        fields: dict[str, Any] = json.loads(text)
+        way_of = fields.get("way_of", [0])
+        known = 0 <= device < len(way_of)
+        way = way_of[device if known else 0]
+        description = _description(fields["ways"][way] if "ways" in fields else fields)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise not_ours(path, f"no usable configuration in it ({error!r})") from error
     if description.format != FORMAT:
         raise not_ours(path, f"format {description.format!r}")
-    return description
+    if not known:
+        expected = f"0 to {len(way_of) - 1}"
+        raise InputError("no such device", where=str(path), expected=expected, got=str(device))
+    return description, way
+
+
+def _description(fields: dict[str, Any]) -> Description:
+    side_network = SideNetworkConfig(**fields["side_network"])
+    lists = {name: tuple(fields.get(name, ())) for name in ("tap_layers", "words")}
+    return Description(**(fields | lists | {"side_network": side_network}))
 
 
 def _check_tensors(path: str | Path, loaded: LoadedSideNetwork) -> None:
     """Refuses a file whose tensors are not those of its own configuration."""
     own = (value for name, value in loaded.tensors.items() if name not in _GUESS)
     count = sum(tensor.numel() for tensor in own)
-    expected = loaded.description.side_network.num_parameters
+    about = loaded.description
+    config = about.side_network
+    expected = config.num_parameters + config.num_taps * config.width * (about.projected or 0)
     if count != expected:
         raise not_ours(path, f"{count} parameters where its configuration has {expected}")
 
 
 def _check_backbone(backbone: Backbone, description: Description) -> None:
-    config = description.side_network
-    if backbone.width != config.width or max(description.tap_layers) > backbone.num_layers:
-        expected = f"{description.backbone} of width {config.width}"
+    width = description.projected or description.side_network.width
+    if backbone.width != width or max(description.tap_layers) > backbone.num_layers:
+        expected = f"{description.backbone} of width {width}"
         got = f"{backbone.name} of width {backbone.width} with {backbone.num_layers} layers"
         raise InputError("the side network does not fit the backbone", expected=expected, got=got)
     check_weights(backbone, description.backbone, description.backbone_fingerprint)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobisim.errors import InputError
+from mobisim.scenario.depth import split_depth
 from mobisim.training.threads import side_by_side
-from mobisim.training.tokens import Tokens, backbone_directory
+from mobisim.training.tokens import Tokens, backbone_config, backbone_directory
 
 GROUP_SIZE = 8  # samples of like length that are forwarded together, to pad little
 _FINGERPRINT_VALUES = 16
@@ -77,9 +78,20 @@ class Backbone:
         Shapes: L tensors [N, D].
         """
         self._check(ids, tap_layers)
+        return self._outputs(ids, tap_layers)
+
+    def states(self, ids: Sequence[Tokens]) -> list[Tensor]:
+        """What comes into the first block at the real tokens, and what each one gives.
+
+        Shapes: 1 + layers tensors [N, D].
+        """
+        self._check(ids, [])
+        return self._outputs(ids, range(self.num_layers + 1))
+
+    def _outputs(self, ids: Sequence[Tokens], tap_layers: Sequence[int]) -> list[Tensor]:
         order, inverse_N = _by_length(ids)
         groups = [order[i : i + GROUP_SIZE] for i in range(0, len(order), GROUP_SIZE)]
-        with _captured([self.blocks[layer - 1] for layer in tap_layers]) as outputs:
+        with _captured([functools.partial(self._hook, layer) for layer in tap_layers]) as outputs:
             forwarded = side_by_side(
                 lambda group: self._forward([ids[i] for i in group], outputs), groups
             )
@@ -113,7 +125,7 @@ class Backbone:
         with contextlib.ExitStack() as stack, contextlib.suppress(_Enough):
             for layer in tap_layers:
                 hook = functools.partial(tell, layer)
-                stack.callback(_on_output(self.blocks[layer - 1], hook).remove)
+                stack.callback(self._hook(layer, hook).remove)
             self.base(input_ids=ids_GT, attention_mask=mask_GT, **_NO_CACHE[self.is_decoder])
 
     def tail(self) -> nn.Module:
@@ -164,6 +176,12 @@ class Backbone:
                 got=f"{highest}",
             )
 
+    def _hook(self, layer: int, take: Callable[[Tensor], None]) -> Any:
+        """Hands what a layer gives on, each time; the handle that ends this."""
+        return (
+            _on_output(self.blocks[layer - 1], take) if layer else _on_input(self.blocks[0], take)
+        )
+
     @torch.no_grad()
     def _forward(self, ids: Sequence[Tokens], outputs: _Outputs) -> list[Tensor]:
         """Captured outputs at the real tokens of one group, sample after sample."""
@@ -203,12 +221,15 @@ _NO_CACHE: dict[bool, dict[str, Any]] = {True: {"use_cache": False}, False: {}}
 def load_backbone(name: str) -> Backbone:
     """A backbone by name: builtin, minilm, hf:owner/name, or a local directory.
 
-    Raises: InputError naming the file that is missing or broken.
+    With `:3` after its name, it has the first three layers alone.
+
+    Raises: InputError naming the file that is missing or broken, or a depth that it has not.
     """
     directory = backbone_directory(name)
     check_files(directory)
+    backbone_config(name)  # which refuses more layers than there are
     with _silent_transformers():
-        model, info = _from_pretrained(directory)
+        model, info = _from_pretrained(directory, split_depth(name)[1])
     # A missing pooler does no harm: it comes after the blocks, and nothing is read from it.
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
@@ -251,7 +272,7 @@ def _check_weights(path: Path) -> None:
         ) from error
 
 
-def _from_pretrained(directory: Path) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(directory: Path, num_layers: int | None) -> tuple[Any, dict[str, Any]]:
     """The model in its smallest useful form: a decoder with its output embedding, else the base."""
     from transformers import (  # noqa: PLC0415 (takes seconds)
         AutoConfig,
@@ -261,6 +282,8 @@ def _from_pretrained(directory: Path) -> tuple[Any, dict[str, Any]]:
 
     try:
         config = AutoConfig.from_pretrained(directory)
+        if num_layers is not None:  # the weights of those above are then left out
+            config.get_text_config().num_hidden_layers = num_layers
         kind: Any = AutoModelForCausalLM if _is_decoder(config) else AutoModel
         model, info = kind.from_pretrained(
             directory, config=config, output_loading_info=True, local_files_only=True
@@ -301,21 +324,28 @@ def find_blocks(base: nn.Module, name: str) -> tuple[nn.Module, nn.ModuleList]:
 
 
 @contextlib.contextmanager
-def _captured(blocks: Sequence[nn.Module]) -> Iterator[_Outputs]:
-    """What each block gives, per thread and place in `blocks`, while the context is open."""
+def _captured(hooks: Sequence[Callable[[Callable[[Tensor], None]], Any]]) -> Iterator[_Outputs]:
+    """What each of these hooks hands on, per thread and place, while the context is open."""
     outputs: _Outputs = collections.defaultdict(dict)
 
     def keep(place: int, tensor: Tensor) -> None:
         outputs[threading.get_ident()][place] = tensor
 
-    handles = [
-        _on_output(block, functools.partial(keep, place)) for place, block in enumerate(blocks)
-    ]
+    handles = [hook(functools.partial(keep, place)) for place, hook in enumerate(hooks)]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _on_input(block: nn.Module, take: Callable[[Tensor], None]) -> Any:
+    """Hands what comes into a block on."""
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        take(inputs[0] if inputs else named["hidden_states"])
+
+    return block.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _on_output(block: nn.Module, take: Callable[[Tensor], None]) -> Any:

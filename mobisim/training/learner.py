@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from mobisim.scenario.method_options import Keep, Tuning
 from mobisim.scenario.methods import Learns, Prediction, Tokens
 from mobisim.scenario.schema import Optimizer
 from mobisim.training.backbone import Backbone
+from mobisim.training.course import Course, Samples
 from mobisim.training.data import Split, TaskData, mini_batches
 from mobisim.training.evaluate import classification_metrics, next_token_metrics
 from mobisim.training.message import NO_LABEL, Granularity, LabelKind, Payload
@@ -32,7 +34,6 @@ from mobisim.training.threads import one_thread_per_kernel
 EVALUATION_CHUNK = 32  # samples forwarded and judged together
 Padding = Literal["fixed", "longest", "none"]
 Snapshot = list[Tensor]
-Samples = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,21 @@ class TrainingConfig:
 class Learner(ABC):
     """A network that learns a task mini-batch by mini-batch, and the versions still to be read.
 
-    The initial parameters are version 0; the step that writes version v is the v-th.
+    The initial parameters are version 0; the step that writes version v is the v-th. Without a
+    `course` one device goes through all samples.
     """
 
     def __init__(
-        self, backbone: Backbone, data: TaskData, config: TrainingConfig, network: nn.Module
+        self,
+        backbone: Backbone,
+        data: TaskData,
+        config: TrainingConfig,
+        network: nn.Module,
+        course: Course | None = None,
     ) -> None:
         self.backbone, self.data, self.config, self.network = backbone, data, config, network
-        self.batches = mini_batches(len(data.train), config.batch_size, config.epochs, config.seed)
+        self.course = course or alone(data, config)
+        self.batches = [batch.samples for batch in self.course.mini_batches]
         self.optimizer = _optimizer(self.parameters, config.optimizer)
         self.version = 0
         self._old: dict[int, Snapshot] = {}
@@ -93,8 +101,7 @@ class Learner(ABC):
 
     def trained(self) -> dict[str, Tensor]:
         """The trainable parameters by name."""
-        named = self.network.named_parameters()
-        return {name: value.detach() for name, value in named if value.requires_grad}
+        return trained(self.network)
 
     def step(self, batch_index: int, version_read: int | None = None) -> float:
         """The loss of one mini-batch, after its gradient at `version_read` updated the newest.
@@ -109,15 +116,26 @@ class Learner(ABC):
             return loss
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the newest version on the evaluation split, as the device would judge it."""
-        split = self.data.evaluation
+        """Metrics of the newest version on the evaluation split, the mean over all devices."""
+        found = self.evaluate_each()
+        return {name: fmean(each[name] for each in found) for name in found[0]}
+
+    def evaluate_each(self) -> list[dict[str, float]]:
+        """The same as each device would judge it."""
         with one_thread_per_kernel(), torch.no_grad():
-            chunks = self._evaluation_chunks()
-            batches = ((self._logits(s), self._labels(split, s)) for s in chunks)
-            if self.config.head == "next_token":
-                return next_token_metrics(batches)
-            logits, labels = zip(*batches, strict=True)
-            return classification_metrics(torch.cat(logits), torch.cat(labels))
+            return self._judged_by_each()
+
+    def _judged_by_each(self) -> list[dict[str, float]]:
+        return [self._metrics(self._logits)] * self.course.num_devices
+
+    def _metrics(self, logits: Callable[[Samples], Tensor]) -> dict[str, float]:
+        """Metrics on the evaluation split of what gives the logits of its samples."""
+        split = self.data.evaluation
+        batches = ((logits(s), self._labels(split, s)) for s in self._evaluation_chunks())
+        if self.config.head == "next_token":
+            return next_token_metrics(batches)
+        found, labels = zip(*batches, strict=True)
+        return classification_metrics(torch.cat(found), torch.cat(labels))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact resume needs, given the same backbone, data and configuration."""
@@ -152,14 +170,14 @@ class Learner(ABC):
         device: int = 0,
         samples: Samples | None = None,
     ) -> Payload:
-        """A mini-batch, or some samples of it, with these encoded taps, ready to be packed."""
+        """A device's mini-batch, or some samples of it, with these encoded taps."""
         samples = self.batches[batch_index] if samples is None else samples
         return Payload(
             device=device,
             batch=batch_index,
             label_kind=self.label_kind,
             lengths=self.sent_lengths(samples),
-            labels=self.targets(samples).numpy(),
+            labels=self.targets(samples, device).numpy(),
             rows_LNR=rows_LNR,
         )
 
@@ -172,8 +190,8 @@ class Learner(ABC):
         """Tokens of training samples that go up, padding apart: int64 [B]."""
         return self.data.train.lengths[samples]
 
-    def targets(self, samples: Samples) -> Tensor:
-        """What training samples teach: labels [B], or next tokens [N]."""
+    def targets(self, samples: Samples, device: Samples | int = 0) -> Tensor:  # noqa: ARG002
+        """What samples of a device, or of several [B], teach: labels [B], or next tokens [N]."""
         return self._labels(self.data.train, samples)
 
     @abstractmethod
@@ -227,6 +245,18 @@ class Learner(ABC):
         if self.config.max_staleness:
             self._old[self.version] = [p.detach().clone() for p in self.parameters]
             self._old.pop(self.version - self.config.max_staleness, None)
+
+
+def alone(data: TaskData, config: TrainingConfig) -> Course:
+    """The course of one device that goes through all samples."""
+    size, epochs = config.batch_size, config.epochs
+    return Course.of(mini_batches(len(data.train), size, epochs, config.seed), epochs)
+
+
+def trained(network: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters of a network by name."""
+    named = network.named_parameters()
+    return {name: value.detach() for name, value in named if value.requires_grad}
 
 
 def backward(loss: Tensor) -> float:

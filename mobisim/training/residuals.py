@@ -60,12 +60,19 @@ class WordGuess(nn.Module):
         return torch.softmax(logits[:, self.words_C], dim=1)
 
 
+def uniform(width: int, num_classes: int) -> LinearGuess:
+    """Who knows nothing takes each class for as likely as the others."""
+    return LinearGuess(torch.zeros(num_classes, width), torch.zeros(num_classes))
+
+
 def fit(features_BD: Tensor, labels_B: Tensor, num_classes: int) -> LinearGuess:
     """Multinomial logistic regression on standardised features, with weight decay.
 
     It costs at most FIT_ITERATIONS passes of 4·B·D·C FLOPs each: far less than the backbone's
     forward of one sample.
     """
+    if not len(features_BD):
+        return uniform(features_BD.shape[1], num_classes)
     mean_D, scale_D = features_BD.mean(0), features_BD.std(0, correction=0).clamp(min=_LEAST)
     x_BD = ((features_BD - mean_D) / scale_D).double()
     weight_CD = torch.zeros(num_classes, x_BD.shape[1], dtype=torch.double, requires_grad=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from mobisim.scenario.methods import Tokens
 from mobisim.training.backbone import Backbone
@@ -99,6 +101,24 @@ def strongest_taps(
     norms = [float(tap_ND.norm(dim=1).mean()) for tap_ND in backbone.taps(ids, tap_layers)]
     best = sorted(range(len(norms)), key=lambda i: -norms[i])[:count]
     return tuple(tap_layers[i] for i in sorted(best))
+
+
+def influences(backbone: Backbone, ids: Sequence[Ids]) -> list[float]:
+    """How much each layer changes the activations of some samples.
+
+    That is one less the cosine of what comes into it and what comes out, the mean over all tokens
+    (the block influence of Men et al., arXiv:2403.03853).
+    """
+    pairs = pairwise(backbone.states(ids))
+    return [1 - float(cosine_similarity(before, after, dim=1).mean()) for before, after in pairs]
+
+
+def most_influential(
+    backbone: Backbone, ids: Sequence[Ids], blocks: Sequence[tuple[int, int]]
+) -> tuple[int, ...]:
+    """The layer of most influence on some samples, of each block of layers from first to last."""
+    score = influences(backbone, ids)
+    return tuple(max(range(low, high + 1), key=lambda i: score[i - 1]) for low, high in blocks)
 
 
 _READ = {"first": 0, "last": -1}

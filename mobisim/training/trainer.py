@@ -5,39 +5,41 @@ Axes: N tokens of a mini-batch that go up, B samples, L taps, D width, C classes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobisim.training import message
-from mobisim.training.activations import ActivationStore, StoreLimits
+from mobisim.training.activations import StoreLimits
+from mobisim.training.alignment import Aligned, Fleet
 from mobisim.training.backbone import Backbone
-from mobisim.training.codec import TapFormat, decode_rows, encode_rows
-from mobisim.training.data import Split, TaskData, mini_batches
+from mobisim.training.course import Course, MiniBatch, Samples
+from mobisim.training.data import Split, TaskData
 from mobisim.training.learner import (
     Learner,
-    Samples,
     TrainingConfig,
+    alone,
     backward,
-    in_order,
 )
 from mobisim.training.message import LabelKind
-from mobisim.training.residuals import FIT_SAMPLES, Features, WordGuess, answer, fit, residuals
-from mobisim.training.selection import Selection, strongest_taps
+from mobisim.training.residuals import FIT_SAMPLES, WordGuess, answer, fit, residuals, uniform
+from mobisim.training.selection import strongest_taps
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
+from mobisim.training.source import Source
 from mobisim.training.threads import one_thread_per_kernel
 from mobisim.training.tokens import word_ids
 
 
 class Trainer(Learner):
-    """A side network that learns from a frozen backbone's activations, as they crossed the wire.
+    """A side network that learns from frozen backbones' activations, as they crossed the wire.
 
-    `hits` says of each mini-batch's samples which the server has kept from before: those are read
-    as the cache holds them, None where it keeps all.
+    Without a `fleet` there is one device. Residuals are those of each device's own prediction, and
+    so is what it makes of the side network's answers.
     """
 
     def __init__(
@@ -46,37 +48,47 @@ class Trainer(Learner):
         data: TaskData,
         config: TrainingConfig,
         *,
+        fleet: Fleet | None = None,
+        course: Course | None = None,
         limits: StoreLimits | None = None,
         shared: Path | None = None,
-        hits: Sequence[NDArray[np.bool_]] | None = None,
     ) -> None:
-        self._limits, self._shared, self._hits = limits, shared, hits
-        self.tap_layers = _tap_layers(backbone, data, config)
-        self.layout = TapFormat(config.codec, config.block_size, backbone.width)
+        course = course or alone(data, config)
+        fleet = fleet or Fleet.alone(backbone, config.tap_layers)
+        self.fleet = _filtered(fleet, data, config, course)
+        self.sources = [
+            Source(one, data, config, taps, chunks, limits=limits, shared=shared)
+            for one, taps, chunks in zip(
+                self.fleet.backbones, self.fleet.taps, _chunks(self.fleet, course), strict=True
+            )
+        ]
+        first = self.sources[0]
+        self.tap_layers, self.layout = first.tap_layers, first.layout
+        self.activations = first.activations
         self.side_network = SideNetwork(
-            _side_config(backbone, data, config, len(self.tap_layers)),
+            _side_config(self.fleet, data, config),
             seed=config.seed,
             frozen_tail=backbone.tail() if config.head == "next_token" else None,
         )
-        super().__init__(backbone, data, config, self.side_network)
-        pooling = "last" if config.prediction == "verbaliser" else self.side_network.config.pooling
-        self._features = Features(len(data.train), backbone.width, pooling)
-        self._judged = Features(len(data.evaluation), backbone.width, pooling)
-        share = config.keep.tokens if config.keep else 1.0
-        self.activations = self._store(
-            data.train, self.layout, self._first_epoch(), self._features, share
+        self.projections = self.fleet.projections(config.seed)
+        network = (
+            Aligned(self.side_network, list(self.projections.values()))
+            if self.projections
+            else self.side_network
         )
-        exact = TapFormat("fp32", config.block_size, backbone.width)
-        chunks = in_order(len(data.evaluation))
-        self.evaluation = self._store(data.evaluation, exact, chunks, self._judged)
-        self._guess: nn.Module | None = None
+        super().__init__(backbone, data, config, network, course)
+        self._guesses: dict[int, nn.Module] = {}
 
-    @property
-    def guess(self) -> nn.Module:
-        """The device's own prediction from pooled features; fitted when it is first needed."""
-        if self._guess is None:
-            self._guess = self._words() if self.config.prediction == "verbaliser" else self._fit()
-        return self._guess
+    def source(self, device: int) -> Source:
+        """What a device's activations come from."""
+        return self.sources[self.fleet.of_device[device]]
+
+    def guess(self, device: int = 0) -> nn.Module:
+        """A device's own prediction from pooled features; fitted when it is first needed."""
+        if device not in self._guesses:
+            make = {"head": self._fit, "verbaliser": self._words, "uniform": self._uniform}
+            self._guesses[device] = make[self.config.prediction](device)
+        return self._guesses[device]
 
     def step_from(self, loss: Tensor) -> float:
         """The step of a loss that was worked out at the newest version: its value."""
@@ -98,11 +110,12 @@ class Trainer(Learner):
     def messages(
         self, batch_index: int, device: int = 0, samples: Samples | None = None
     ) -> list[bytes]:
-        """What crosses the uplink for one mini-batch, or for some samples of it, as real bytes."""
+        """What crosses a device's uplink for a mini-batch, or some samples of it, as real bytes."""
         samples = self.batches[batch_index] if samples is None else samples
+        source = self.source(device)
         return message.pack(
-            self.payload(batch_index, self.activations.rows(samples), device, samples),
-            self.layout,
+            self.payload(batch_index, source.activations.rows(samples), device, samples),
+            source.layout,
             granularity=self.config.granularity,
             padded_length=self.padded_length(batch_index),
         )
@@ -116,122 +129,145 @@ class Trainer(Learner):
         selects = self.config.tokens == "loss" or self.activations.selection.share < 1
         return None if selects else super().padded_length(batch_index)
 
-    def targets(self, samples: Samples) -> Tensor:
-        """What training samples teach: labels [B], next tokens [N], or residuals [B, C]."""
+    def targets(self, samples: Samples, device: Samples | int = 0) -> Tensor:
+        """What training samples of a device, or of several [B], teach.
+
+        That is labels [B], next tokens [N], or residuals [B, C].
+        """
         labels = super().targets(samples)
         if self.config.head == "next_token":
             return labels[self.activations.chosen(samples)]
         if self.config.learns == "labels":
             return labels
-        self.activations.fill(samples)
-        return residuals(self.guess(self._features.values_SD[samples]), labels)
+        devices = np.broadcast_to(device, samples.shape)
+        guessed_BC = torch.empty(len(samples), self.data.num_classes)
+        for owner in np.unique(devices).tolist():
+            mine = devices == owner
+            features_BD = self.source(owner).of(samples[mine])
+            guessed_BC[torch.from_numpy(mine)] = self.guess(owner)(features_BD)
+        return residuals(guessed_BC, labels)
 
     def labels_given_away(self) -> float:
         """The share of training samples whose residual is largest where their label is."""
-        told = sum(
-            int(
-                (self.targets(samples).argmax(dim=1) == super(Trainer, self).targets(samples)).sum()
-            )
-            for samples in self._first_epoch()
-        )
-        return told / len(self.data.train)
+        told = total = 0
+        for device in range(self.course.num_devices):
+            for batch in self.course.first_epoch(device):
+                labels = super().targets(batch.samples)
+                argmax = self.targets(batch.samples, device).argmax(dim=1)
+                told, total = told + int((argmax == labels).sum()), total + len(batch)
+        return told / total
 
     def taps(self, batch_index: int) -> list[Tensor]:
         """What the server trains a mini-batch on: L tensors fp32 [N, D]."""
-        samples = self.batches[batch_index]
-        taps = self.activations.taps(samples)
-        kept = self.config.cache_codec
-        if kept is None or kept == self.config.codec:
-            return taps
-        hits_B = self._is_hit(batch_index)
-        hits_N = torch.from_numpy(np.repeat(hits_B, self.activations.lengths(samples)))
-        layout = TapFormat(kept, self.config.block_size, self.backbone.width)
-        for tap_ND in taps:
-            tap_ND[hits_N] = decode_rows(encode_rows(tap_ND[hits_N], layout), layout)
-        return taps
+        return self._aligned(self._sorted(batch_index))
 
-    def _is_hit(self, batch_index: int) -> NDArray[np.bool_]:
-        if self._hits is not None:
-            return self._hits[batch_index]
-        seen = batch_index >= len(self._first_epoch())
-        return np.full(len(self.batches[batch_index]), seen)
-
-    def _store(
-        self,
-        split: Split,
-        layout: TapFormat,
-        chunks: list[Samples],
-        features: Features,
-        share: float = 1.0,
-    ) -> ActivationStore:
-        config, pooling = self.config, self.side_network.config.pooling
-        return ActivationStore(
-            self.backbone,
-            split,
-            tap_layers=self.tap_layers,
-            layout=layout,
-            chunks=chunks,
-            limits=self._limits,
-            shared=self._shared,
-            selection=Selection(config.tokens, config.head, pooling, share),
-            watch=features.take if config.learns == "residuals" else None,
+    def _aligned(self, mini_batch: MiniBatch) -> list[Tensor]:
+        """The activations of samples that are sorted by their ways to the side network."""
+        way_of = self.fleet.way_of[mini_batch.devices]
+        parts = [self._along(int(way), mini_batch.at(way_of == way)) for way in np.unique(way_of)]
+        return (
+            parts[0] if len(parts) == 1 else [torch.cat(taps) for taps in zip(*parts, strict=True)]
         )
 
-    def _first_epoch(self) -> list[Samples]:
-        return self.batches[: -(-len(self.data.train) // self.config.batch_size)]
+    def _along(self, way: int, part: MiniBatch) -> list[Tensor]:
+        """The activations of samples that come along one way."""
+        taps = self.sources[self.fleet.ways[way][0]].received(part.samples, part.kept)
+        return self._projected(way, taps)
 
-    def _fit(self) -> nn.Module:
-        """A head on the first samples of the first epoch, which the device has labels of."""
-        samples = np.concatenate(self._first_epoch())[:FIT_SAMPLES]
-        self.activations.fill(samples)
+    def _projected(self, way: int, taps: list[Tensor]) -> list[Tensor]:
+        projection = self.projections.get(way)
+        return taps if projection is None else projection(taps)
+
+    def _sorted(self, batch_index: int) -> MiniBatch:
+        """A mini-batch in the order of its samples' ways to the side network."""
+        mini_batch = self.course.mini_batches[batch_index]
+        return mini_batch.at(np.argsort(self.fleet.way_of[mini_batch.devices], kind="stable"))
+
+    def _fit(self, device: int) -> nn.Module:
+        """A head on the first samples of a device's first epoch, which it has labels of."""
+        own = [batch.samples for batch in self.course.first_epoch(device)]
+        samples = np.concatenate([np.zeros(0, np.int64), *own])[:FIT_SAMPLES]
         labels = self._labels(self.data.train, samples)
-        return fit(self._features.values_SD[samples], labels, self.data.num_classes)
+        return fit(self.source(device).of(samples), labels, self.data.num_classes)
 
-    def _words(self) -> nn.Module:
-        return WordGuess(self.backbone.tail(), word_ids(self.backbone.name, self.config.words))
+    def _words(self, device: int) -> nn.Module:
+        backbone = self.source(device).backbone
+        return WordGuess(backbone.tail(), word_ids(backbone.name, self.config.words))
+
+    def _uniform(self, device: int) -> nn.Module:
+        return uniform(self.source(device).backbone.width, self.data.num_classes)
 
     def _differentiate(self, batch_index: int) -> float:
-        samples = self.batches[batch_index]
-        taps = self.taps(batch_index)
-        lie = Ragged.of(torch.from_numpy(self.activations.lengths(samples)))
-        return backward(self.side_network.loss(taps, lie, self.targets(samples)))
+        mini_batch = self._sorted(batch_index)
+        lie = Ragged.of(torch.from_numpy(self.activations.lengths(mini_batch.samples)))
+        targets = self.targets(mini_batch.samples, mini_batch.devices)
+        return backward(self.side_network.loss(self._aligned(mini_batch), lie, targets))
+
+    def _judged_by_each(self) -> list[dict[str, float]]:
+        """What comes along one way is worked out once for all of its devices."""
+        found: dict[int, dict[str, float]] = {}
+        for way in range(len(self.fleet.ways)):
+            devices = np.flatnonzero(self.fleet.way_of == way).tolist()
+            found |= zip(devices, self._judged_along(way, devices), strict=True)
+        return [found[device] for device in range(len(found))]
+
+    def _judged_along(self, way: int, devices: Sequence[int]) -> list[dict[str, float]]:
+        if self.config.learns == "labels":
+            return [self._metrics(partial(self._learned, way))] * len(devices)
+        learned = {int(s[0]): self._learned(way, s) for s in self._evaluation_chunks()}
+        return [self._metrics(partial(self._answer, device, learned)) for device in devices]
+
+    def _answer(self, device: int, learned: dict[int, Tensor], samples: Samples) -> Tensor:
+        """What a device makes of what was learned, by chunks of evaluation samples."""
+        guessed_BC = self.guess(device)(self.source(device).of_judged(samples))
+        return answer(guessed_BC, learned[int(samples[0])])
 
     def _logits(self, samples: Samples) -> Tensor:
-        taps = self.evaluation.taps(samples)
-        lie = Ragged.of(torch.from_numpy(self.evaluation.lengths(samples)))
-        logits: Tensor = self.side_network(taps, lie)
-        if self.config.learns == "labels":
-            return logits
-        return answer(self.guess(self._judged.values_SD[samples]), logits)
+        return self._learned(0, samples)
+
+    def _learned(self, way: int, samples: Samples) -> Tensor:
+        """What the side network says of evaluation samples that come along one way."""
+        store = self.sources[self.fleet.ways[way][0]].evaluation
+        lie = Ragged.of(torch.from_numpy(store.lengths(samples)))
+        logits: Tensor = self.side_network(self._projected(way, store.taps(samples)), lie)
+        return logits
 
     def _labels(self, split: Split, samples: Samples) -> Tensor:
         labels = super()._labels(split, samples)
         judged = split is self.data.evaluation and self.config.head == "next_token"
-        return labels[self.evaluation.chosen(samples)] if judged else labels
+        return labels[self.sources[0].evaluation.chosen(samples)] if judged else labels
 
 
-def _tap_layers(backbone: Backbone, data: TaskData, config: TrainingConfig) -> tuple[int, ...]:
-    """The layers that are tapped: those asked for, or the best of them."""
-    layers = config.tap_layers or tuple(range(1, backbone.num_layers + 1))
+def _chunks(fleet: Fleet, course: Course) -> Iterator[list[Samples]]:
+    """Of each backbone the mini-batches in which samples first come, each once."""
+    for number in range(len(fleet.backbones)):
+        devices = np.flatnonzero(np.array(fleet.of_device) == number).tolist()
+        first = (batch.samples for device in devices for batch in course.first_epoch(device))
+        # Devices that go through the same samples share the very arrays.
+        yield list({id(samples): samples for samples in first}.values())
+
+
+def _filtered(fleet: Fleet, data: TaskData, config: TrainingConfig, course: Course) -> Fleet:
+    """With the best of the taps where some are left out: the first backbone's first mini-batch."""
     if config.keep is None or config.keep.taps is None:
-        return layers
-    first = mini_batches(len(data.train), config.batch_size, 1, config.seed)[0]
-    ids = [data.train.tokens[i] for i in first]
-    return strongest_taps(backbone, ids, layers, config.keep.taps)
+        return fleet
+    ids = [data.train.tokens[i] for i in course.mini_batches[0].samples]
+    first = fleet.taps[0]
+    best = strongest_taps(fleet.backbones[0], ids, first, config.keep.taps)
+    places = [first.index(layer) for layer in best]
+    return replace(fleet, taps=tuple(tuple(taps[at] for at in places) for taps in fleet.taps))
 
 
-def _side_config(
-    backbone: Backbone, data: TaskData, config: TrainingConfig, num_taps: int
-) -> SideNetworkConfig:
-    """The side network that the configuration asks for on this backbone and task."""
+def _side_config(fleet: Fleet, data: TaskData, config: TrainingConfig) -> SideNetworkConfig:
+    """The side network that the configuration asks for on these backbones and this task."""
     classifies = config.head == "classification"
     return SideNetworkConfig(
-        width=backbone.width,
-        num_taps=num_taps,
+        width=fleet.width,
+        num_taps=len(fleet.taps[0]),
         bottleneck=config.bottleneck,
         activation=config.activation,
         head=config.head,
-        pooling=config.pooling_on(backbone),
+        pooling=config.pooling_on(fleet.backbones[0]),
         num_classes=data.num_classes if classifies else 0,
         learns=config.learns,
     )

@@ -16,11 +16,11 @@ from mobisim.scenario.methods import MethodInfo
 from mobisim.training import zeroth_order
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import TapFormat
+from mobisim.training.course import Course, Samples
 from mobisim.training.cut import Cut
 from mobisim.training.data import Split, TaskData
 from mobisim.training.learner import (
     Learner,
-    Samples,
     TrainingConfig,
     backward,
     in_order,
@@ -86,11 +86,16 @@ class TunedTrainer(Learner):
     """
 
     def __init__(
-        self, backbone: Backbone, data: TaskData, config: TrainingConfig, method: MethodInfo
+        self,
+        backbone: Backbone,
+        data: TaskData,
+        config: TrainingConfig,
+        method: MethodInfo,
+        course: Course | None = None,
     ) -> None:
         self.method = method
         self.model = TunedModel(backbone, method, config, data.num_classes)
-        super().__init__(backbone, data, config, self.model)
+        super().__init__(backbone, data, config, self.model, course)
 
     def upload(self, batch_index: int) -> bytes:
         """The mini-batch itself, as it goes up where the server trains on it."""
@@ -132,9 +137,14 @@ class SplitTrainer(TunedTrainer):
     """A backbone cut in two: up to layer `tuning.cut`, the middle one if null, on the device."""
 
     def __init__(
-        self, backbone: Backbone, data: TaskData, config: TrainingConfig, method: MethodInfo
+        self,
+        backbone: Backbone,
+        data: TaskData,
+        config: TrainingConfig,
+        method: MethodInfo,
+        course: Course | None = None,
     ) -> None:
-        super().__init__(backbone, data, config, method)
+        super().__init__(backbone, data, config, method, course)
         layout = TapFormat(config.codec, config.block_size, backbone.width)
         self.cut = Cut(self.model.tuned, config.tuning.cut or backbone.num_layers // 2, layout)
 
@@ -188,10 +198,14 @@ class ForwardTrainer(TunedTrainer):
 
 
 def tuned_trainer(
-    backbone: Backbone, data: TaskData, config: TrainingConfig, method: MethodInfo
+    backbone: Backbone,
+    data: TaskData,
+    config: TrainingConfig,
+    method: MethodInfo,
+    course: Course | None = None,
 ) -> TunedTrainer:
     """The trainer that a method's description asks for."""
-    return _TRAINERS[method.kernel](backbone, data, config, method)
+    return _TRAINERS[method.kernel](backbone, data, config, method, course)
 
 
 _TRAINERS: dict[str, type[TunedTrainer]] = {

@@ -234,9 +234,6 @@ TOGETHER = {
     "a metric that the head lacks": (
         "training.target.metric=perplexity", "a classification head has no"
     ),
-    "more devices than learn yet": (
-        "devices[0].count=2", "wifi_5mbps.yaml:10: devices\n  learning with more than one"
-    ),
     "learning without a codec": ("wire={payload_bytes: 9}", "learning needs a codec"),
     "an endless training": ("training.epochs=1000000000", "training.epochs\n  longer than any"),
 }  # fmt: skip

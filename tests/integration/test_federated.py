@@ -1,4 +1,4 @@
-"""Fed MobiLLM as users run it: mixed fleets from end to end, and one device that learns."""
+"""Fed MobiLLM as users run it: mixed fleets from end to end, and what they learn."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+import mobisim
+from mobisim.errors import InputError
 from mobisim.prepare import Options
 from mobisim.runner import run
 from mobisim.scenario.load import load
 
+FEW = (
+    "training.num_samples=96",
+    "federation.replay.steps=4",
+    "training.evaluate_every=100",
+)
 FLEET = (
     "method=fed-mobillm",
     "training.epochs=1",
@@ -51,3 +59,50 @@ def test_a_federation_runs_from_end_to_end(tmp_path: Path) -> None:
     assert summary["ended_by"] == "finished"
     assert 0 < summary["cache_hit_rate"] < 1
     assert (result.path / "timeline.png").stat().st_size > 0
+
+
+def test_a_mixed_fleet_learns_one_side_network(tmp_path: Path) -> None:
+    """Steps at the versions of the timeline, a metric of each group, and a predictor of each."""
+    more = ["server.workers=2", *(f"devices[{i}].count=2" for i in range(3))]
+    scenario = load("fed_builtin", [*more, *FEW])
+    result = run(scenario, Options(out=tmp_path / "fleet", plots=False))
+    steps = pq.read_table(result.path / "steps.parquet")
+    assert steps["loss"].null_count == 0
+    replayed = steps.filter(steps["device"].is_null())
+    assert replayed["staleness"].to_pylist() == [0, 1, 1, 1]
+    summary = result.summary
+    assert summary.metric_of_groups is not None
+    means = [group.mean for group in summary.metric_of_groups]
+    assert summary.final_metric == pytest.approx(sum(filter(None, means)) / 3)
+    assert summary.stand_in is not None
+    assert summary.stand_in.trained == "builtin-small, builtin:3, builtin"
+    path = result.path / "side_network.safetensors"
+    texts = ["the visit was a delight ?", "we were bored ?"]
+    for device, name in ((0, "builtin-small"), (3, "builtin:3"), (5, "builtin")):
+        predictor = mobisim.load_side_network(path, device).attach(name)
+        assert predictor.predict_proba(texts).sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("where", "overrides"),
+    [
+        ("devices[0].backbone", ["devices[0].backbone=minilm"]),
+        ("devices[0].backbone", ["devices[0].backbone=builtin:9"]),
+        ("devices[1].backbone", ["method=server-only", "devices[0].backbone=builtin"]),
+    ],
+)
+def test_backbones_that_cannot_learn_together_are_refused(where: str, overrides: list[str]) -> None:
+    """Other tokens, layers that there are not, or a method that trains the backbone."""
+    alike = ["federation.replay=null", "devices[0].model=null", "devices[2].model=null"]
+    base = alike if "server" in overrides[0] else []
+    with pytest.raises(InputError) as refused:
+        mobisim.run(load("fed_builtin", [*base, *overrides]))
+    assert where in str(refused.value.where)
+
+
+def test_devices_that_train_by_themselves_are_not_many(tmp_path: Path) -> None:
+    """Whose parameters would be read by whom is a matter of another method."""
+    scenario = load("wifi_5mbps", ["method=split-lora", "devices[0].count=2"])
+    with pytest.raises(InputError, match="not built yet") as refused:
+        run(scenario, Options(out=tmp_path / "two"))
+    assert refused.value.where == "devices"

@@ -49,9 +49,9 @@ def test_the_target_is_chosen_before_and_met_late(
     steps: list[int] = []
     step = Taught.step
 
-    def counting(lessons: Taught, batch: int, version_read: int) -> None:
+    def counting(lessons: Taught, device: int, batch: int, version_read: int) -> None:
         steps.append(batch)
-        step(lessons, batch, version_read)
+        step(lessons, device, batch, version_read)
 
     monkeypatch.setattr(Taught, "step", counting)
     simulation = Simulation(train=True)

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("progress", "calibrate", "simulation"),
     ("runner",),
     ("answer", "lessons"),
-    ("learning",),
+    ("learning", "trainers"),
     ("prepare",),
     ("fit", "fit_methods", "manifest"),
     ("workload",),

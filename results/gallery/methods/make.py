@@ -25,10 +25,10 @@ from pathlib import Path
 import mobisim
 from mobisim.compare.statistics import interval, paired
 from mobisim.cost.system import System
-from mobisim.lessons import make_trainer
 from mobisim.manifest import VERSION
 from mobisim.report.comparison import Interval
 from mobisim.scenario.schema import Scenario
+from mobisim.trainers import make_trainer
 from mobisim.workload import Planned, plan
 
 HERE = Path(__file__).parent

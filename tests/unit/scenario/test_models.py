@@ -89,3 +89,15 @@ def test_a_hub_model_without_the_hub_s_client_names_the_extra(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"mobisim\[hub\]"):
         read_model("hf:nobody/nothing")
+
+
+def test_the_first_layers_of_a_model_are_one(tmp_path: Path) -> None:
+    """Of a shipped one and of a file, by their number after the name."""
+    path = write(tmp_path / "config.json", CONFIG | {"num_hidden_layers": 6})
+    shipped = validate_profile(TransformerProfile, read_model("opt-1.3b:12"))
+    assert (shipped.name, shipped.config["num_hidden_layers"]) == ("opt-1.3b:12", 12)
+    assert shipped.num_parameters is None
+    assert read_model(f"{path}:2").data["config"]["num_hidden_layers"] == 2
+    with pytest.raises(InputError, match="no such number of layers") as refused:
+        read_model("opt-125m:13")
+    assert (refused.value.expected, refused.value.got) == ("1 to 12", "13")

@@ -105,6 +105,7 @@ def test_everything_else_does() -> None:
         "training.optimizer.lr=0.01",
         "training.evaluate_every=1",
         "training.target.metric=f1",
+        "devices[0].backbone=builtin:2",
     ):
         assert not base.begins(_order(override)), override
 

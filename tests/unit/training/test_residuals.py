@@ -17,6 +17,7 @@ from mobisim.scenario.schema import Optimizer
 from mobisim.training.artifact import load_side_network, save_side_network
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import decode, decode_rows, encode
+from mobisim.training.course import Course
 from mobisim.training.data import TaskData
 from mobisim.training.learner import TrainingConfig
 from mobisim.training.message import num_bytes, unpack
@@ -135,7 +136,7 @@ def test_a_cache_of_another_codec_rounds_once_more(backbone: Backbone, task: Tas
             assert torch.equal(found, exact if index < 6 else rounded(exact))
     hits = [np.arange(len(batch)) % 2 == 0 for batch in plain.batches]
     config = dataclasses.replace(CONFIG, codec="fp16", cache_codec="int4")
-    partly = Trainer(backbone, task, config, hits=hits)
+    partly = Trainer(backbone, task, config, course=Course.of(plain.batches, 3, hits=hits))
     for exact, found in zip(plain.taps(0), partly.taps(0), strict=True):
         assert torch.equal(found[::2], rounded(exact[::2]))
         assert torch.equal(found[1::2], exact[1::2])
@@ -145,7 +146,7 @@ def test_learning_begins_at_the_devices_prediction(backbone: Backbone, task: Tas
     """The side network adds nothing at first, and then brings the residuals down."""
     ours = trainer(backbone, task, epochs=20, pooling="mean", codec="fp32")
     last = [backbone.taps([ids], (3,))[0].mean(dim=0) for ids in task.evaluation.tokens]
-    own = ours.guess(torch.stack(last)).argmax(dim=1).numpy()
+    own = ours.guess()(torch.stack(last)).argmax(dim=1).numpy()
     assert ours.evaluate()["accuracy"] == np.mean(own == task.evaluation.labels)
     found = losses(ours)
     assert np.mean(found[-6:]) < 0.8 * np.mean(found[:6])
@@ -182,10 +183,10 @@ def test_a_verbaliser_reads_the_backbones_own_words(backbone: Backbone, task: Ta
     with torch.no_grad():
         logits = backbone.model(input_ids=ids).logits[0, -1, [5, 9]]
     tap = backbone.taps([task.train.tokens[0]], (3,))[0]
-    found = ours.guess(tap[-1:])
+    found = ours.guess()(tap[-1:])
     assert found[0].tolist() == pytest.approx(torch.softmax(logits, 0).tolist(), abs=1e-6)
     with pytest.raises(InputError, match="as one token"):
-        _ = trainer(backbone, task, prediction="verbaliser", words=("nowhere", "w1")).guess
+        _ = trainer(backbone, task, prediction="verbaliser", words=("nowhere", "w1")).guess()
 
 
 @pytest.mark.parametrize("head", ["classification", "next_token"])

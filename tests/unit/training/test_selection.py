@@ -10,7 +10,12 @@ import torch
 
 from mobisim.training.backbone import Backbone
 from mobisim.training.data import TaskData
-from mobisim.training.selection import Selection, strongest_taps
+from mobisim.training.selection import (
+    Selection,
+    influences,
+    most_influential,
+    strongest_taps,
+)
 
 LENGTHS = np.array([4, 1, 3])
 SCORES = torch.tensor([5.0, 1, 2, 3, 7, 1, 9, 4])
@@ -48,3 +53,22 @@ def test_taps_of_the_greatest_norm_are_kept(backbone: Backbone, task: TaskData) 
     norms = [float(tap.norm(dim=1).mean()) for tap in backbone.taps(ids, (1, 2, 3))]
     best = sorted(np.argsort(norms)[-2:] + 1)
     assert strongest_taps(backbone, ids, (1, 2, 3), 2) == tuple(best)
+
+
+def test_the_layer_that_changes_most_is_tapped(backbone: Backbone, task: TaskData) -> None:
+    """Of each block, by the hidden states that transformers itself reports."""
+    ids = list(task.train.tokens[:5])
+    states: list[list[torch.Tensor]] = []
+    for tokens in ids:
+        with torch.no_grad():
+            one = backbone.base(torch.from_numpy(tokens).long()[None], output_hidden_states=True)
+        own = torch.cat([*one.hidden_states[:-1]])  # the last one comes after the final norm
+        states.append(list(own))
+    expected = [
+        1 - float(torch.cat([torch.cosine_similarity(s[i], s[i + 1]) for s in states]).mean())
+        for i in (0, 1)
+    ]
+    found = influences(backbone, ids)
+    assert found[:2] == pytest.approx(expected, abs=1e-5)
+    best = 1 + int(np.argmax(found[:2]))
+    assert most_influential(backbone, ids, [(1, 2), (3, 3)]) == (best, 3)

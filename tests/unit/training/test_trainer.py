@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional
 
 from mobisim.scenario.schema import Optimizer
+from mobisim.training.alignment import Fleet
 from mobisim.training.backbone import Backbone
 from mobisim.training.codec import decode_rows
+from mobisim.training.course import Course
 from mobisim.training.data import TaskData
 from mobisim.training.learner import TrainingConfig
 from mobisim.training.message import num_bytes, unpack
@@ -224,7 +226,10 @@ def test_payload_bytes_follow_the_tokens_sent(
 
 def test_what_is_sent_is_what_is_learned_from(backbone: Backbone, task: TaskData) -> None:
     """The messages decode to the very taps and labels of the step."""
-    ours = trainer(backbone, task)
+    one = trainer(backbone, task)
+    fleet = dataclasses.replace(Fleet.alone(backbone), of_device=(0,) * 5)
+    course = Course.of(one.batches, 2, num_devices=5)
+    ours = Trainer(backbone, task, one.config, fleet=fleet, course=course)
     batch = ours.batches[1]
     received = unpack(ours.messages(1, device=4), ours.layout)
     assert (received.device, received.batch) == (4, 1)
