@@ -206,6 +206,7 @@ class World:
     discipline: Discipline = "first-come"
     replay: Replay | None = None
     restarts: Outages | None = None
+    room: int | None = None
 
     @cached_property
     def last_rank(self) -> int:
@@ -397,6 +398,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
         discipline=scenario.server.discipline,
         replay=_replay(system, workload.replay) if workload.replay is not None else None,
         restarts=scenario.server.restarts,
+        room=scenario.server.room,
     )
     _check_losses(world)
     return world

@@ -176,6 +176,8 @@ class Engine:
         self.workers = [Worker(index) for index in range(world.num_workers)]
         self.queue: list[Job] = []  # in the order in which they joined
         self.last_device = NONE
+        self.admitted = 0
+        self.outside: list[int] = []  # devices, by number
         self.served = [0.0 for _ in self.devices]
         self.jobs: dict[tuple[int, int], Job] = {}
         self.steps_done = 0
@@ -629,10 +631,11 @@ class Engine:
         is_last = device.part == len(numbers.parts)
         if is_last:
             device.part = 0
-        if device.carrying is None:
+        if device.carrying is None and device.index not in self.outside:
             self.uplink_carries = True
             self.set_paces()
-            self.transfer_begins(device, message)
+            device.queued.append(message)
+            self.asks_for_room(device)
         else:
             device.queued.append(message)
         if is_last and numbers.reply_bytes > 0:
@@ -739,6 +742,17 @@ class Engine:
             self.pipes[actor] = Pipe(channel, self.world.seed, device.index)
         return self.pipes[actor]
 
+    def asks_for_room(self, device: Device) -> None:
+        """The next message of a link is carried at once, or when its mini-batch is let in."""
+        message = device.queued[0]
+        is_first = message.part is device.numbers(message.batch).parts[0]
+        if is_first and self.world.room is not None:
+            if self.admitted == self.world.room:
+                self.outside.append(device.index)
+                return
+            self.admitted += 1
+        self.transfer_begins(device, device.queued.popleft())
+
     def transfer_begins(self, device: Device, message: Message) -> None:
         """The link takes a message."""
         actor, part = self.world.actors.uplink(device.index), message.part
@@ -759,7 +773,7 @@ class Engine:
         device.sent.append((self.now - device.carrying.start, device.carrying.num_bytes))
         device.carrying = None
         if device.queued:
-            self.transfer_begins(device, device.queued.popleft())
+            self.asks_for_room(device)
         else:
             self.uplink_carries = False
             self.set_paces()
@@ -848,6 +862,12 @@ class Engine:
         )  # fmt: skip
         device = self.devices[job.device]
         self.credit(device)
+        if job.numbers.parts and self.world.room is not None:
+            self.admitted -= 1
+            if self.outside:
+                self.admitted += 1
+                let_in = self.devices[self.outside.pop(0)]
+                self.transfer_begins(let_in, let_in.queued.popleft())
         self.sets_to_work(worker, job)
         after = job.batch + 1
         is_next = after == device.joined and after < device.num_batches
@@ -1091,6 +1111,7 @@ def stated_world(scenario: Scenario) -> World:
         ),
         step_distribution=server.step_s.value.distribution,
         discipline=scenario.server.discipline,
+        room=scenario.server.room,
         restarts=scenario.server.restarts,
     )
 

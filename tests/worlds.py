@@ -50,6 +50,7 @@ def stated(
     workers: int = 1,
     discipline: str = "first-come",
     restarts: dict[str, Any] | None = None,
+    room: int | None = None,
     **more: Any,
 ) -> Scenario:
     """A timing-only scenario of stated times; `more` are further top-level keys."""
@@ -65,6 +66,7 @@ def stated(
             "workers": workers,
             "discipline": discipline,
             "restarts": restarts,
+            "room": room,
         },
         **more,
     }
@@ -478,11 +480,16 @@ def failing(choose: Random, world: World) -> World:
     """The same world with a server that restarts, and devices that leave abruptly."""
     times = _Times(choose)
     groups, restarts = world.groups, random_restarts(choose, times)
-    if not world.replies:
+    if not world.replies and world.room is None:
         groups = tuple(_abrupt(choose, times, group) for group in groups)
     if restarts is not None:
         world = replace(world, restarts=Outages.model_validate(restarts))
     return replace(world, groups=groups)
+
+
+def bounded(choose: Random, world: World) -> World:
+    """The same world with a server that has room for few mini-batches."""
+    return replace(world, room=choose.choice([1, 1, 2, 3]))
 
 
 def sampled(choose: Random, world: World) -> World:

@@ -62,6 +62,7 @@ class Blame(NamedTuple):
 
 
 _NOTHING = Blame()
+_ROUNDING = 1e-9  # of sums that ought to be an instant
 
 
 class BlameFold:
@@ -88,6 +89,7 @@ class BlameFold:
         self.passed = _NOTHING  # of the last of their steps
         self.worker: dict[int, tuple[int, int, Blame]] = {}
         self.world = world
+        self.bounded = world.room is not None
         self.vanishes = [world.groups[group].vanishes for group in world.group_of]
         self.handed_over: dict[int, tuple[int, frozenset[int]]] = {}  # of the one at hand
         self.up_at = -1.0  # when the server last came back
@@ -143,6 +145,17 @@ class BlameFold:
         self.device[device] = blame
         if not self.vanishes[device] or self._hands_over(row):
             self.message[device, batch, tap] = blame
+
+    def _set_out(self, row: Row) -> Blame:
+        """Of a queued message: when its link was free, its device back, or the server had room."""
+        end, device = row[3], row[4]
+        before = self.link[device]
+        if self.vanishes[device]:
+            return before._replace(device=before.device + (end - before.total))
+        if self.bounded and end > before.total * (1 + _ROUNDING):
+            before = self.last_step
+            return before._replace(server=before.server + (end - before.total))
+        return before
 
     def _hands_over(self, row: Row) -> bool:
         """Whether it is not a repetition of what led to a message handed over before."""
@@ -215,11 +228,7 @@ class BlameFold:
     def _queue(self, row: Row) -> None:
         _, actor, _, _, device, batch, tap, *_ = row
         if self.roles[actor] == UPLINK:
-            before = self.link[device]
-            if self.vanishes[device]:  # it may have been gone since then
-                gone = row[3] - before.total
-                before = before._replace(device=before.device + gone)
-            self.message[device, batch, tap] = before
+            self.message[device, batch, tap] = self._set_out(row)
         else:
             self._joined(device, batch, self._since_up(row[3], self.last_step))
 

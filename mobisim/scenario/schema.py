@@ -290,6 +290,8 @@ class Server(Strict):
     that had least of the workers' time so far.
     `colocated`: the one device and the one worker compute on one machine, and slow each other
     down as their profiles measured.
+    `room`: how many mini-batches may have come or be coming in without being taken up; further ones
+    wait on their devices.
     `restarts`: when the server is down. What has arrived and what was stepped is kept; what is
     under way is lost and done anew.
     """
@@ -298,6 +300,7 @@ class Server(Strict):
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
     colocated: bool = False
     discipline: Discipline = "first-come"
+    room: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
     restarts: Outages | None = None
 
     @model_validator(mode="after")
@@ -407,6 +410,18 @@ class Scenario(Strict):
                 missing[0],
                 "this key is missing; batch_size and sequence_length may be absent, both, only "
                 "where every profile is fixed and wire.payload_bytes is stated",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_is_given_back(self) -> Self:
+        if self.server.room is None:
+            return self
+        vanish = any(g.absences is not None and g.absences.kind == "abrupt" for g in self.devices)
+        if self.server.colocated or vanish:
+            raise problem_of(
+                "server.room",
+                "not covered where devices leave abruptly, or share the server's machine",
             )
         return self
 

@@ -47,7 +47,7 @@ class Uplink:
         self.last_arrival = 0.0
         group = device.group
         self.latency_s = group.latency_s
-        self.is_gone = False
+        self.holds = False  # the first message, until the device is back or the server has room
         self.medium = uplink_of(scene, device)
         self.alarm: Alarm | None = None
         self.bits_per_s = own_rate(scene, device, group.uplink_bits_per_s)
@@ -60,6 +60,18 @@ class Uplink:
         self.messages.append((number, batch, part, now))
         if len(self.messages) == 1:
             self._tell_machine(carries=True)
+            self._carry_next(now)
+
+    def is_let_in(self) -> None:
+        """The server has room for the mini-batch of the first message."""
+        self.holds = False
+        self._carry(self.scene.env.now)
+
+    def _carry_next(self, now: float) -> None:
+        """Carry the first message, once there is room for its mini-batch."""
+        _, batch, part, _ = self.messages[0]
+        self.holds = part is batch.parts[0] and not self.device.server.has_room(self)
+        if not self.holds:
             self._carry(now)
 
     def _tell_machine(self, *, carries: bool) -> None:
@@ -94,12 +106,12 @@ class Uplink:
                 self.device.charge.sends(now - self.since, 0)
         _stop(self.medium, self.alarm)
         self.messages[0] = number, batch, part, now
-        self.is_gone = True
+        self.holds = True
         Alarm(self.scene.env, back, self.device.rank, self._is_back)
         return True
 
     def _is_back(self, _: Any) -> None:
-        self.is_gone = False
+        self.holds = False
         self._carry(self.scene.env.now)
 
     def _carried(self, _: Any) -> None:
@@ -111,7 +123,7 @@ class Uplink:
         if self.device.charge is not None:
             self.device.charge.sends(now - self.since, part.num_bytes)
         if self.messages:
-            self._carry(now)
+            self._carry_next(now)
         else:
             self._tell_machine(carries=False)
         latency = self.latency_s
@@ -142,7 +154,7 @@ class Uplink:
 
     def open_rows(self, end: float) -> list[Row]:
         """The rows of what is on the link, queued for it and in flight."""
-        first = 0 if self.is_gone else 1
+        first = 0 if self.holds else 1
         carried, queued = list(self.messages)[:first], list(self.messages)[first:]
         return [
             *(self._row(TRANSFER, self.since, end, n, p, cut=True) for n, _, p, _ in carried),

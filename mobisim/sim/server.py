@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
@@ -37,6 +38,14 @@ class Client(Protocol):
 
     def deliver(self) -> None:
         """All is learned: the side network sets out to the client."""
+        ...
+
+
+class Sender(Protocol):
+    """An uplink, as the server knows it."""
+
+    def is_let_in(self) -> None:
+        """There is room for the mini-batch that it waits to carry."""
         ...
 
 
@@ -91,6 +100,8 @@ class Server:
         heapify(self.idle)
         self.open_jobs: dict[tuple[int, int], Job] = {}
         self.version = 0
+        self.coming = 0  # mini-batches whose room is taken, and that are not taken up
+        self.line: deque[Sender] = deque()  # those that wait for room
         self.kept = Kept()
         self.replayed = 0
 
@@ -99,6 +110,25 @@ class Server:
         job = self._cached_after(device, NONE)
         if job is not None:
             self._joins(job)
+
+    def has_room(self, sender: Sender) -> bool:
+        """Whether a mini-batch may set out; else its uplink is told when."""
+        if self.scene.world.room is None:
+            return True
+        if self.coming == self.scene.world.room:
+            self.line.append(sender)
+            return False
+        self.coming += 1
+        return True
+
+    def takes_up(self, job: Job) -> None:
+        """A mini-batch is taken up: there is room for another."""
+        if self.scene.world.room is None or not job.batch.parts:
+            return
+        if self.line:
+            self.line.popleft().is_let_in()
+        else:
+            self.coming -= 1
 
     def arrives(self, device: Client, number: int, batch: Batch, now: float) -> None:
         """A message is here: one of its mini-batch makes that queue, the others join it."""
@@ -238,6 +268,7 @@ class Worker:
         if self.step_factor is not None:
             self.factor = self.step_factor()
         job.device.step_starts()
+        self.server.takes_up(job)
         self.begins_anew(job)
 
     def begins_anew(self, job: Job) -> None:

@@ -57,6 +57,10 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
         )
     if scenario.server.restarts is not None:
         raise InputError("a testbed's server does not restart", where="server.restarts")
+    if scenario.server.room is not None:
+        raise InputError("a testbed's server takes in what comes", where="server.room")
+    if any(group.sampled is not None for group in scenario.devices):
+        raise InputError("a testbed's devices are as they are", where="devices")
     if any(group.cell is not None for group in scenario.devices):
         raise InputError("a testbed's links share no cell", where="devices")
     if any(group.absences is not None for group in scenario.devices):

@@ -11,6 +11,7 @@ import pytest
 import witness
 from worlds import (
     blocks_of,
+    bounded,
     failing,
     federated,
     of_data,
@@ -42,7 +43,7 @@ def worlds_of(sort: Sort) -> list[World]:
     return [failing(choose, sort(choose, random_world(choose))) for choose in randoms]
 
 
-SORTS = [plain, two_way, with_cache, of_data, federated, sampled]
+SORTS = [plain, two_way, with_cache, of_data, federated, sampled, bounded]
 
 
 @pytest.mark.parametrize("sort", SORTS)
