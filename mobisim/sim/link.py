@@ -9,11 +9,12 @@ from collections import deque
 from typing import Any, Protocol
 
 from mobisim.sim.battery import Charge
+from mobisim.sim.job import Client
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.losses import Losses
 from mobisim.sim.medium import Medium, downlink_of, own_rate, uplink_of
 from mobisim.sim.scene import Scene
-from mobisim.sim.server import Client, Server
+from mobisim.sim.server import Server
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, REPLY, TRANSFER, Row
 from mobisim.streams import Factor, factor_stream
 from mobisim.units import BITS_PER_BYTE

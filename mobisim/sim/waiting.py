@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from mobisim.scenario.schema import Discipline
 
 if TYPE_CHECKING:
-    from mobisim.sim.server import Job
+    from mobisim.sim.job import Job
 
 
 class Queue(Protocol):
