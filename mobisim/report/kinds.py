@@ -12,6 +12,7 @@ from mobisim.report.convergences import draw_convergences
 from mobisim.report.frontier import draw_frontier
 from mobisim.report.results import check_writable
 from mobisim.report.saturation import draw_saturation
+from mobisim.report.sensitivity import draw_sensitivity
 from mobisim.report.stragglers import draw_stragglers
 from mobisim.report.sweep_table import Sweep, read_all
 from mobisim.report.timeline import draw_timeline
@@ -44,6 +45,7 @@ KINDS: dict[str, Callable[[Sweep, Path], None]] = {
     "stragglers": _of_one_run("stragglers", draw_stragglers),
     "frontier": draw_frontier,
     "saturation": draw_saturation,
+    "sensitivity": draw_sensitivity,
 }
 
 
