@@ -112,6 +112,11 @@ VALUES = {
     "a count of 1e99": ("devices[0].count=1e99", "expected: a whole number\n  got: 1e+99"),
     "a long count": ("devices[0].count=" + "9" * 99, "expected: a number of at most 1000000"),
     "an unknown discipline": ("server.discipline=fairly", "did you mean 'fair'?"),
+    "an unknown absence": (
+        "devices[0].absences={up: 1 h, down: 1 min, kind: sudden}",
+        "expected: graceful or abrupt",
+    ),
+    "room for nothing": ("server.room=0", "server.room\n  expected: a number of at least 1"),
     "batches of zero": ("num_batches=0", "expected: a number of at least 1"),
     "an empty payload": ("wire.payload_bytes=0", "expected: at least one byte"),
     "more seconds than there are": ("devices[0].profile.forward_s=1e308", "at most 1e+15"),

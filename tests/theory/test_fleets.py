@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from worlds import columns_of, device, stated, world_of
 
+from mobisim import load
 from mobisim.cost.energy import Battery, Power
+from mobisim.errors import InputError
 from mobisim.outages import outlook
 from mobisim.scenario.profiles import Outages
 from mobisim.sim.battery import Charge
@@ -90,3 +93,18 @@ def test_a_look_counts_the_time_without_charger() -> None:
     charge = charge_of({"windows": [["50 s", "90 s"]]}, charge_j=300.0)
     assert charge.rest_until(100.0) == 100.0
     assert charge.charge_j == 300.0 + 60 * 3.0 - 100.0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        ("devices[0].link.outages", "{up: 1 h, down: 1 s}", "devices[0].sampled.rate"),
+        ("server.room", "3", "server.room"),
+    ],
+)
+def test_what_is_not_covered_is_refused(place: str, value: str, says: str) -> None:
+    """Links that differ and fail; room that those who vanish would hold."""
+    profile = "profile: {kind: fixed, forward_s: 1, encode_s: 0}, link: wifi-5, sampled: {rate: 1}"
+    absences = "absences: {kind: abrupt, up: 1 h, down: 1 s}"
+    with pytest.raises(InputError, match=re.escape(says)):
+        load("textbook_pipeline", [f"devices=[{{{profile}, {absences}}}]", f"{place}={value}"])
