@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +25,18 @@ NOTE = (
     "knee: the fleet whose devices, each as fast as in the smallest one, make as many mini-batches "
     "as the server can step"
 )
-WAIT_COLUMNS = {
-    "in line at the server": "step_breakdown_s.server_queue",
-    "device waits for the server": "step_breakdown_s.device_wait",
-}
+SPACING = 1 / 16  # of the axis between two sizes that are written at it
+LOG_FROM = 5  # a largest fleet so many times the smallest
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One size of the fleet, means over seeds: `waits` are seconds a mini-batch."""
+    """One size of the fleet, means over seeds: `waits` seconds in line a mini-batch."""
 
     num_devices: int
     steps_per_s: float
     busy: float
-    waits: tuple[float, ...]
+    waits: float
 
 
 def draw_saturation(sweep: Sweep, out: Path) -> None:
@@ -82,7 +81,7 @@ def _spot(num_devices: int, rows: Sequence[Row]) -> Spot:
         num_devices,
         fmean(row["num_steps"] / row["makespan_s"] for row in rows),
         fmean(row["utilisation.server"] for row in rows),
-        tuple(fmean(row[column] for row in rows) for column in WAIT_COLUMNS.values()),
+        fmean(row["step_breakdown_s.server_queue"] for row in rows),
     )
 
 
@@ -115,15 +114,12 @@ def knee(line: Sequence[Spot]) -> float | None:
 
 def _draw(sheet: Page, lines: Sequence[tuple[Series, list[Spot]]]) -> None:
     busy, waits = sheet.axes(BUSY), sheet.axes(WAITS)
-    longest = max(max(spot.waits) for _, line in lines for spot in line)
+    longest = max(spot.waits for _, line in lines for spot in line)
     unit = time_unit(longest or 1.0)
     for number, (series, line) in enumerate(lines):
         look, sizes = style(number), [spot.num_devices for spot in line]
         _plot(busy, sizes, [spot.busy for spot in line], look, _name(series, line))
-        for place, name in enumerate(WAIT_COLUMNS):
-            seconds = [unit.of(spot.waits[place]) for spot in line]
-            label = name if number == 0 else None
-            _plot(waits, sizes, seconds, style(number + place * len(lines)), label)
+        _plot(waits, sizes, [unit.of(spot.waits) for spot in line], look, None)
         found = knee(line)
         if found is not None and sizes[0] <= found <= sizes[-1]:
             for axes in (busy, waits):
@@ -133,12 +129,11 @@ def _draw(sheet: Page, lines: Sequence[tuple[Series, list[Spot]]]) -> None:
     busy.yaxis.set_major_formatter(PercentFormatter(1.0))
     busy.set_ylabel("server busy")
     waits.set_ylim(bottom=0)
-    waits.set_ylabel(f"a mini-batch's wait ({unit.name})")
+    waits.set_ylabel(f"a mini-batch in line ({unit.name})")
     waits.set_xlabel("devices")
     for axes in (busy, waits):
         _finish(axes, every)
-    busy.legend(frameon=False, handlelength=3.2, loc="lower right")
-    waits.legend(frameon=False, handlelength=3.2, loc="upper left")
+    busy.legend(frameon=False, handlelength=3.2, loc="upper left")
 
 
 def _name(series: Series, line: Sequence[Spot]) -> str:
@@ -157,9 +152,21 @@ def _plot(
 
 
 def _finish(axes: Axes, sizes: Sequence[int]) -> None:
-    if sizes[-1] > 10 * sizes[0]:
-        axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    scale = "log" if sizes[-1] >= LOG_FROM * sizes[0] else "linear"
+    axes.set_xscale(scale)
+    ticks = _apart(sizes, scale)
+    axes.set_xticks(ticks, [f"{size:,}" for size in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(color=PALE, lw=0.6)
     axes.set_axisbelow(True)
+
+
+def _apart(sizes: Sequence[int], scale: str) -> list[int]:
+    """Of the sizes as many as can be written at the axis, the largest always."""
+    place = math.log if scale == "log" else float
+    least = (place(sizes[-1]) - place(sizes[0])) * SPACING
+    found = [sizes[-1]]
+    for size in reversed(sizes):
+        if place(found[0]) - place(size) >= least:
+            found.insert(0, size)
+    return found

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from mobisim.errors import InputError
 from mobisim.report import wording
 from mobisim.report.bandwidth import time_name, timed_by
-from mobisim.report.figure import GREY, PALE, Box, log_times, page
+from mobisim.report.figure import GREY, PALE, Box, TimeUnit, page, time_unit
 from mobisim.report.series import Series, Style, by, others, style, unnested
 from mobisim.report.sweep_table import Sweep, Varied
 
@@ -45,9 +45,12 @@ def draw_sensitivity(sweep: Sweep, out: Path) -> None:
         sheet.write(0.3, 0.2, f"{sweep.name}: {what} as devices differ more", fontsize=13)
         sheet.write(0.3, 0.52, wording.stand_in(unnested(sweep.about)) or " ", color=GREY)
         axes = sheet.axes(PLOT)
+        times = [row[column] for row in sweep.done if row.get(column) is not None]
+        unit = time_unit(max(times))
         for number, series in enumerate(lines):
-            _draw_line(axes, points(series, field, column), style(number), series.label)
-        _finish(axes, field, what, named=len(lines) > 1)
+            line = [(at, [*map(unit.of, found)]) for at, found in points(series, field, column)]
+            _draw_line(axes, line, style(number), series.label)
+        _finish(axes, field, what, unit, named=len(lines) > 1)
         sheet.write(0.3, HEIGHT - 0.3, NOTE, color=GREY, fontsize=8.5)
         sheet.save(out)
 
@@ -83,14 +86,11 @@ def _draw_line(
     )  # fmt: skip
 
 
-def _finish(axes: Axes, field: Varied, what: str, *, named: bool) -> None:
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.25, high * 1.25)
-    log_times(axes.yaxis, *axes.get_ylim())
+def _finish(axes: Axes, field: Varied, what: str, unit: TimeUnit, *, named: bool) -> None:
     axes.grid(color=PALE, lw=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(f"deviation of the devices' {field.name}")
-    axes.set_ylabel(what)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"{what} ({unit.name})")
     if named:
         axes.legend(frameon=False, handlelength=3.2, loc="upper left")

@@ -32,7 +32,8 @@ from mobisim.span import (
 )
 from mobisim.units import human_time
 
-WIDTH, LEFT, BAR_WIDTH = 9.4, 3.1, 5.0
+WIDTH, LEFT, BAR_WIDTH = 10.2, 3.9, 5.0
+MAX_LABEL = 46  # characters
 ROW, TOP, BELOW = 0.3, 0.95, 0.95
 MAX_NAMED = 24  # devices that get a bar of their own
 # What a device's time goes into, one after the other; hatches tell apart in grey.
@@ -100,6 +101,7 @@ class Bar:
 
     label: str
     seconds: NDArray[np.float64]
+    is_mean: bool = False
 
 
 def read_delays(place: Path, names: Sequence[str]) -> Delays:
@@ -124,8 +126,9 @@ def draw_stragglers(place: Path, out: Path) -> bool:
     top = TOP + len(rows) * KEY_ROW + 0.15
     with page(WIDTH, top + len(bars) * ROW + BELOW) as sheet:
         title = "what devices wait for until their last mini-batch is stepped"
+        several = " · of several the mean" * any(bar.is_mean for bar in bars)
         sheet.write(0.3, 0.2, f"{summary['name']}: {title}", fontsize=13)
-        sheet.write(0.3, 0.52, wording.setup(manifest["scenario"]), color=GREY)
+        sheet.write(0.3, 0.52, f"server: {_server(manifest)}{several}", color=GREY)
         sheet.key(rows, 0.3, TOP)
         axes = sheet.axes(Box(LEFT, top, BAR_WIDTH, len(bars) * ROW))
         _draw(axes, bars)
@@ -148,8 +151,12 @@ def make_bars(delays: Delays, groups: Sequence[dict[str, Any]]) -> list[Bar]:
 
 def _of_group(label: str, delays: Delays, first: int, last: int) -> Iterable[Bar]:
     seconds, finished = delays.seconds[:, first:last], delays.finished[first:last]
-    yield Bar(f"{last - first} {wording.TIMES} {label}: mean", seconds.mean(axis=1))
-    yield Bar("the last of them", seconds[:, int(np.argmax(finished))])
+    yield Bar(f"{last - first} {wording.TIMES} {label}", seconds.mean(axis=1), is_mean=True)
+    yield Bar("the last of these", seconds[:, int(np.argmax(finished))])
+
+
+def _server(manifest: dict[str, Any]) -> str:
+    return wording.setup(manifest["scenario"]).rpartition(" · server ")[2]
 
 
 def _name(group: dict[str, Any]) -> str:
@@ -173,9 +180,13 @@ def _draw(axes: Axes, bars: Sequence[Bar]) -> None:
         )  # fmt: skip
     axes.set_xlim(0, unit.of(longest))
     axes.set_ylim(len(bars) - 0.5, -0.5)
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.set_yticks(range(len(bars)), [_shortened(bar.label) for bar in bars])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=PALE, lw=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(f"simulated time ({unit.name})")
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"

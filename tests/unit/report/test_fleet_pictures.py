@@ -52,9 +52,9 @@ def test_a_large_fleet_has_two_bars_for_each_group() -> None:
 
 def test_the_knee_is_where_work_meets_capacity() -> None:
     """Ten devices make 2 mini-batches a second, the server steps 8: it keeps up with forty."""
-    line = [Spot(10, 2.0, 0.25, ()), Spot(20, 4.0, 0.5, ()), Spot(100, 8.0, 1.0, ())]
+    line = [Spot(10, 2.0, 0.25, 0.0), Spot(20, 4.0, 0.5, 0.1), Spot(100, 8.0, 1.0, 9.0)]
     assert knee(line) == pytest.approx(40.0)
-    assert knee([Spot(10, 2.0, 0.0, ())]) is None
+    assert knee([Spot(10, 2.0, 0.0, 0.0)]) is None
 
 
 def test_a_run_has_a_picture_of_its_stragglers(tmp_path: Path) -> None:
