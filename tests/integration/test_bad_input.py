@@ -114,7 +114,7 @@ VALUES = {
     "an unknown discipline": ("server.discipline=fairly", "did you mean 'fair'?"),
     "an unknown absence": (
         "devices[0].absences={up: 1 h, down: 1 min, kind: sudden}",
-        "expected: graceful or abrupt",
+        "expected: one of graceful, abrupt",
     ),
     "room for nothing": ("server.room=0", "server.room\n  expected: a number of at least 1"),
     "batches of zero": ("num_batches=0", "expected: a number of at least 1"),
