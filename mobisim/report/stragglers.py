@@ -39,7 +39,7 @@ MAX_NAMED = 24  # devices that get a bar of their own
 # What a device's time goes into, one after the other; hatches tell apart in grey.
 PARTS = {
     "computes": (KIND_COLOUR["forward"], ""),
-    "waits for the server": (KIND_COLOUR["wait"], "//"),
+    "waits to go on": (KIND_COLOUR["wait"], "//"),
     "away or resting": (KIND_COLOUR["pause"], ".."),
     "sends the last": (KIND_COLOUR["transfer"], "\\\\"),
     "in line at the server": (KIND_COLOUR["queue"], "xx"),
