@@ -22,7 +22,7 @@ from mobisim.scenario.schema import Scenario
 
 FEW, MANY = 1_000, 100_000
 NUM_BATCHES, RUN_AHEAD = 10, 4
-PAIRS = {FEW: 7, MANY: 3}
+PAIRS = {FEW: 5, MANY: 1}  # a large one takes two minutes
 # Seconds of forward, encoding and transfer in ten sorts of device, some bound by their link.
 SORTS = [(0.3 * k, 0.1 * k, 0.25 * (1 + 7 * k % 10)) for k in range(1, 11)]
 
