@@ -163,8 +163,8 @@ class ActivationStore:
         return torch.stack([encode_rows(tap_ND, self.layout) for tap_ND in taps], dim=1)
 
     def _share(self, folder: Path | None) -> SharedTaps | None:
-        """The shared taps in a folder; None where there is none, or no room for them."""
-        if folder is None or self.place == "nowhere":
+        """The shared taps in a folder; None without one, without room, or with nothing to share."""
+        if folder is None or self.place == "nowhere" or not self._chunks:
             return None
         try:
             return SharedTaps(folder, self.backbone, self.split, self._forwarded, self._chunks)

@@ -213,6 +213,19 @@ def test_each_device_reads_text_with_its_own(
         load_side_network(path, 2).attach(backbone)
 
 
+def test_a_backbone_of_which_nothing_comes_up_is_judged_all_the_same(
+    backbone: Backbone, small: Backbone, task: TaskData, tmp_path: Path
+) -> None:
+    """Its one device has no samples; there is nothing to forward, nor to share with others."""
+    fleet = dataclasses.replace(mixed(backbone, small), of_device=(0, 1, 0))
+    ours = Trainer(backbone, task, CONFIG, fleet=fleet, course=dealt(task), shared=tmp_path)
+    (projection,) = ours.projections.values()
+    before = projection.weight_LED.detach().clone()
+    assert all(ours.step(number) > 0 for number in range(5))
+    assert torch.equal(projection.weight_LED, before)
+    assert len(ours.evaluate_each()) == 3
+
+
 def test_a_resumed_fleet_goes_on_bit_by_bit(
     backbone: Backbone, small: Backbone, task: TaskData
 ) -> None:
