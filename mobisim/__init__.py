@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobisim.errors import InputError, InvariantError, MobisimError
-    from mobisim.library import sweep
+    from mobisim.library import plan, sweep
     from mobisim.prepare import Options
+    from mobisim.report.plan_answer import PlanAnswer
     from mobisim.runner import Result, run
     from mobisim.scenario.load import load
     from mobisim.simulation import Simulation, simulate
@@ -24,12 +25,14 @@ __all__ = [
     "InvariantError",
     "MobisimError",
     "Options",
+    "PlanAnswer",
     "Result",
     "Simulation",
     "Swept",
     "load",
     "load_side_network",
     "load_tuned",
+    "plan",
     "run",
     "simulate",
     "sweep",
@@ -41,6 +44,8 @@ _HOMES = {
     "MobisimError": "mobisim.errors",
     "Options": "mobisim.prepare",
     "Result": "mobisim.runner",
+    "PlanAnswer": "mobisim.report.plan_answer",
+    "plan": "mobisim.library",
     "Simulation": "mobisim.simulation",
     "Swept": "mobisim.sweeps.run",
     "run": "mobisim.runner",

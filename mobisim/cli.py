@@ -14,6 +14,7 @@ from mobisim import options
 from mobisim.compare.commands import compare
 from mobisim.errors import MobisimError
 from mobisim.interrupts import remembering
+from mobisim.planning.commands import plan
 from mobisim.sweeps.commands import plot, sweep
 from mobisim.testbed.commands import device, serve, testbed
 from mobisim.validation.commands import validate
@@ -263,6 +264,7 @@ def profile(
 
 cli.add_command(sweep)
 cli.add_command(compare)
+cli.add_command(plan)
 cli.add_command(plot)
 cli.add_command(testbed)
 cli.add_command(serve)
@@ -299,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         kept = (
             "the same command goes on"
-            if words[:1] in (["sweep"], ["compare"])
+            if words[:1] in (["sweep"], ["compare"], ["plan"])
             else "nothing was published"
         )
         _end(f"interrupted; {kept}", INTERRUPTED)

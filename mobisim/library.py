@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mobisim.planning.question import SEEDS, ask
+from mobisim.planning.run import plan as find_plan
 from mobisim.prepare import Options
+from mobisim.report.plan_answer import PlanAnswer
 from mobisim.scenario import catalog
 from mobisim.scenario.document import Document
 from mobisim.scenario.schema import Scenario
@@ -62,6 +65,49 @@ def sweep(
         in_step=in_step,
     )
     return run_sweep(plan, here() if jobs == 1 else processes(jobs))
+
+
+def plan(
+    scenario: str | Path | Scenario,
+    target: str | Sequence[str],
+    find: str | Sequence[str],
+    options: Options | None = None,
+    *,
+    cost: str | None = None,
+    seeds: int = SEEDS,
+    overrides: Sequence[str] = (),
+) -> PlanAnswer:
+    """Find the values of fields that meet a target by as little as possible.
+
+    Args:
+        scenario: a file, the name of a shipped scenario, or what `mobisim.load` gives.
+        target: what must be met, such as `accuracy >= 0.9 within 2 h`; all of several.
+        find: a knob, such as `min devices[0].link.uplink`; several need a cost.
+        options: how to run; the answer goes to `options.out`, or results/NAME/plan-DIGEST.
+        cost: what is to be least, an expression over the paths of the knobs, in SI units.
+        seeds: how many seeds verify the answer.
+        overrides: `PATH=VALUE`, applied first.
+
+    Raises:
+        InputError: a target or knob that cannot be read, or a search without bounds.
+
+    Example:
+        >>> import mobisim
+        >>> least = "min devices[0].link.uplink from 1 to 99 Mbit/s"
+        >>> found = mobisim.plan("textbook_pipeline", "makespan <= 90 s", least)
+        >>> found.met, found.knobs[0].value, found.pace.part
+        (True, 5600000.0, 'uplink')
+    """
+    question = ask(
+        document_of(scenario),
+        options or Options(),
+        target=[target] if isinstance(target, str) else target,
+        find=[find] if isinstance(find, str) else find,
+        cost=cost,
+        num_seeds=seeds,
+        overrides=overrides,
+    )
+    return find_plan(question)[1]
 
 
 def document_of(scenario: str | Path | Scenario) -> Document:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from mobisim.scenario.profiles import Outages
+import numpy as np
+
+from mobisim.scenario.profiles import Absences, Outages
 from mobisim.scenario.quantities import Duration
-from mobisim.streams import Factor, factor_stream
+from mobisim.streams import Factor, factor_stream, uniform
 
 
 class Outlook:
@@ -45,16 +47,31 @@ def outlook(outages: Outages | None, seed: int, stream: str) -> Outlook:
     """The outages that are stated, with the random factors of a stream."""
     factor = factor_stream(seed, stream, "exponential")
     assert factor is not None
-    return Outlook(_outages(outages, factor))
+    return Outlook(_outages(outages, factor, joins_at(outages, seed, stream)))
 
 
-def _outages(outages: Outages | None, factor: Factor) -> Iterator[tuple[float, float]]:
+def joins_at(outages: Outages | None, seed: int, stream: str) -> float:
+    """When a device joins whose absences are drawn from a stream; 0 where that is not stated."""
+    joins = outages.joins if isinstance(outages, Absences) else None
+    if joins is None:
+        return 0.0
+    drawn = uniform(seed, f"{stream}/joins")
+    shares = np.cumsum([0.0, *(joins.shares or (1.0,))])
+    edges = np.linspace(0.0, joins.within.value, len(shares))
+    return float(np.interp(drawn * shares[-1], shares, edges))
+
+
+def _outages(
+    outages: Outages | None, factor: Factor, joined: float
+) -> Iterator[tuple[float, float]]:
     if outages is None:
         return
-    yield from outages.windows
+    if joined > 0:
+        yield 0.0, joined
+    yield from ((max(start, joined), end) for start, end in outages.windows if end > joined)
     if outages.up is None or outages.down is None:
         return
-    now = 0.0
+    now = joined
     while True:
         down_at = now + _lasts(outages.up.value, factor)
         now = down_at + _lasts(outages.down.value, factor)

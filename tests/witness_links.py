@@ -15,6 +15,7 @@ from itertools import count, takewhile
 import numpy as np
 
 from mobisim.channel import Channel, Windows
+from mobisim.outages import joins_at
 from mobisim.scenario.profiles import ConstantLink, Link, Outages, TraceLink
 from mobisim.scenario.quantities import Duration, Sourced
 from mobisim.scenario.traces import OpportunityTrace, RateTrace
@@ -111,10 +112,15 @@ def windows_of(stated: Outages | None, seed: int, stream: str) -> Iterator[tuple
     """All windows from time 0 on in which something is down."""
     if stated is None:
         return
-    yield from stated.windows
+    joined = joins_at(stated, seed, stream)
+    if joined:
+        yield 0.0, joined
+    for start, end in stated.windows:
+        if end > joined:
+            yield max(joined, start), end
     if stated.up is None or stated.down is None:
         return
-    random, now = _generator(seed, stream), 0.0
+    random, now = _generator(seed, stream), joined
     while True:
         down = now + _duration(stated.up.value, random)
         now = down + _duration(stated.down.value, random)

@@ -235,9 +235,11 @@ def random_link(
 
 
 def random_absences(choose: Random, times: _Times) -> dict[str, Any] | None:
-    """When devices are away: half of the time never, else stated or by turns."""
-    stated = {"windows": [["0.5 s", "1.5 s"], ["1.5 s", "2 s"], ["4 s", "9 s"]]}
-    return choose.choice([None, None, stated, by_turns(choose, times)])
+    """When devices are away: half of the time never, else stated or by turns, some join late."""
+    stated: dict[str, Any] = {"windows": [["0.5 s", "1.5 s"], ["1.5 s", "2 s"], ["4 s", "9 s"]]}
+    late = {"joins": {"within": "3 s", "shares": choose.choice([[], [1, 0, 2]])}}
+    choices = [stated, by_turns(choose, times), late, stated | late, by_turns(choose, times) | late]
+    return choose.choice([*[None] * len(choices), *choices])
 
 
 def random_restarts(choose: Random, times: _Times) -> dict[str, Any] | None:

@@ -65,7 +65,7 @@ def override(document: Document, path: str, value: Any, where: str) -> None:
     Raises:
         InputError: there is no such path.
     """
-    for at in _expand(document, _parse_path(path, where), where):
+    for at in _expand(document, parse_path(path, where), where):
         _put(document, at, value, where)
 
 
@@ -82,7 +82,12 @@ def apply(document: Document, text: str) -> None:
     override(document, path.strip(), parse_value(value, where), where)
 
 
-def _parse_path(path: str, where: str) -> list[Key]:
+def parse_path(path: str, where: str) -> list[Key]:
+    """The words and numbers of a path such as `devices[0].link.uplink`; `*` for all of a list.
+
+    Raises:
+        InputError: it is no path.
+    """
     parts: list[Key] = []
     position = 0
     while position < len(path):
@@ -257,7 +262,7 @@ def _location(problem: ErrorDetails, data: Any) -> Location:
         at.append(key)
     if "key" in problem.get("ctx", {}):
         key = problem["ctx"]["key"]
-        at.extend(_parse_path(key, "") if problem["type"] == "of_key" else [key])
+        at.extend(parse_path(key, "") if problem["type"] == "of_key" else [key])
     elif at and at[-1] == "value" and at != list(loc):
         at.pop()
     return tuple(at)
@@ -342,7 +347,7 @@ def placing_errors(document: Document) -> Iterator[None]:
 def _field(where: str | None) -> Location | None:
     """The field that an error names, if it names one."""
     try:
-        at = tuple(_parse_path(where or "", ""))
+        at = tuple(parse_path(where or "", ""))
     except InputError:
         return None
     is_file = len(at) > 1 and Path(where or "").exists()  # model.safetensors reads like a field

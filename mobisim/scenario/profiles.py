@@ -282,6 +282,8 @@ class Outages(Strict):
 
     @model_validator(mode="after")
     def _stated_one_way(self) -> Self:
+        if self._says_enough() and not self.windows and self.up is self.down is None:
+            return self
         if (self.up is None) != (self.down is None) or bool(self.windows) == (self.up is not None):
             raise ValueError("expected: windows: [[start, end], ...], or up and down")
         ends = [0.0, *(instant for window in self.windows for instant in window)]
@@ -289,15 +291,40 @@ class Outages(Strict):
             raise problem_of("windows", "expected: windows in ascending order, each with a length")
         return self
 
+    def _says_enough(self) -> bool:
+        """Whether windows and turns may both be left out."""
+        return False
+
+
+class Joins(Strict):
+    """When devices join: each at an instant of its own, drawn from a window that begins at 0.
+
+    `shares` weigh equal parts of the window, such as the hours of a day; without them every instant
+    is as likely as any other, as in a Poisson stream.
+    """
+
+    within: Sourced[Time]
+    shares: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _somebody_joins(self) -> Self:
+        if self.shares and not any(self.shares):
+            raise problem_of("shares", "expected: a share above zero among them")
+        return self
+
 
 class Absences(Outages):
-    """When a device is away, and how it leaves.
+    """When a device is away, how it leaves, and when it joins, from when turns are counted.
 
     `graceful`: between mini-batches; what it has begun is finished and sent. `abrupt`: at once;
     what it computes and sends then is lost and begun anew once it is back.
     """
 
     kind: Literal["graceful", "abrupt"] = "graceful"
+    joins: Joins | None = None
+
+    def _says_enough(self) -> bool:
+        return self.joins is not None
 
 
 class Tcp(Strict):

@@ -104,14 +104,19 @@ def _first_met(target: Target, metric: list[float]) -> bool:
 
 def order_of(prepared: Prepared) -> Order:
     """The order of a point's steps, as its timeline says."""
-    training = prepared.scenario.training
-    assert training is not None
     found = [np.empty((0, 3), dtype=np.int64)]
     for block in simulate(prepared.world):
         steps = block.columns[(block.columns.kind == STEP) & ~block.columns.cut]
         found.append(np.stack([steps.device, steps.batch, steps.version_read], axis=1))
+    return order_with(prepared, np.concatenate(found))
+
+
+def order_with(prepared: Prepared, steps: NDArray[np.int64]) -> Order:
+    """The order of a point whose steps, int64 [steps, 3], are known."""
+    training = prepared.scenario.training
+    assert training is not None
     stop = training.target if training.stop_at_target else None
-    return Order(_deciding(prepared), np.concatenate(found), stop, _work(prepared))
+    return Order(_deciding(prepared), steps, stop, _work(prepared))
 
 
 def _work(prepared: Prepared) -> float:

@@ -28,8 +28,14 @@ from mobisim.report.sweep_table import MANIFEST, POINTS
 class Store:
     """The folder of one sweep."""
 
-    def __init__(self, folder: Path, digest: str, trajectories: Path | None = None) -> None:
-        self.folder, self.digest = folder, digest
+    def __init__(
+        self,
+        folder: Path,
+        digest: str,
+        trajectories: Path | None = None,
+        manifest: str = MANIFEST,
+    ) -> None:
+        self.folder, self.digest, self.manifest = folder, digest, manifest
         self.trajectories = trajectories or folder / "trajectories"
 
     @contextmanager
@@ -39,7 +45,7 @@ class Store:
         Raises:
             InputError: something else is there, or another process works on it.
         """
-        self._check_free()
+        self.check_free()
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
@@ -49,7 +55,7 @@ class Store:
                 "another process is at work on this sweep", where=str(self.folder)
             ) from error
         try:
-            with results.replacing(self.folder / MANIFEST) as aside:
+            with results.replacing(self.folder / self.manifest) as aside:
                 results.write_json(aside, manifest)
             # Left by a power cut, a page of it may be missing; it is cheap to compute again.
             self._clear_activations()
@@ -58,11 +64,16 @@ class Store:
             self._clear_activations()
             lock.release()
 
-    def _check_free(self) -> None:
+    def check_free(self) -> None:
+        """Make sure that nothing but this very work is in the folder.
+
+        Raises:
+            InputError: something else is there.
+        """
         if not self.folder.exists():
             return
         visible = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
-        if visible and results.read_digest(self.folder, MANIFEST) != self.digest:
+        if visible and results.read_digest(self.folder, self.manifest) != self.digest:
             raise InputError(
                 "something else is there already",
                 where=str(self.folder),

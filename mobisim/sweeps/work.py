@@ -111,7 +111,8 @@ def train(setting: Setting, trajectory: Trajectory) -> Trained:
         every_s=prepared.options.checkpoint_every_s if seen else math.inf,
         resume=True,
     )
-    lessons = Taught(prepared.system, prepared.planned, checkpoints, make=_maker(setting))
+    progress = partial(prepared.options.progress, "training")
+    lessons = Taught(prepared.system, prepared.planned, checkpoints, progress, make=_maker(setting))
     _follow(lessons, trajectory, reads_held_out=setting.reads_held_out)
     checkpoints.clear()
     kept = {step: packed(parameters) for step, parameters in lessons.kept.items()}

@@ -170,3 +170,20 @@ def _take_ups(world: World, columns: SpanColumns) -> Any:
     """When a worker first worked on each mini-batch."""
     workers = columns[columns.actor > world.actors.server]
     return _by_batch(workers, workers.start, np.minimum)
+
+
+def test_devices_that_join_over_the_day_are_a_poisson_stream() -> None:
+    """Mean wait u·s ÷ (2(1 - u)) where each has one mini-batch; by hours, that of each hour."""
+    count, within_s, s = 4_000, 8_000.0, 1.0
+    group = device(1e-6, transfer_s=1e-6, count=count)
+    late = {"absences": {"joins": {"within": f"{within_s} s"}}}
+    waits = [
+        mean_wait(world_of(stated(1, group | late, step_s=s, seed=seed)), STEP, SERVER)
+        for seed in range(8)
+    ]
+    u = count / within_s * s
+    check_mean(waits, u * s / (2 * (1 - u)))
+    hours = {"absences": {"joins": {"within": f"{within_s} s", "shares": [1, 3]}}}
+    columns = columns_of(world_of(stated(1, group | hours, step_s=0.1, seed=1)))
+    begun = columns.start[columns.kind == STEP]
+    assert (begun > within_s / 2).mean() == pytest.approx(0.75, abs=0.02)

@@ -14,6 +14,7 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli", "library"),
+    ("planning",),
     ("validation", "compare"),
     ("show", "testbed", "sweeps"),
     ("progress", "calibrate", "simulation"),
