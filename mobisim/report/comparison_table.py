@@ -48,9 +48,8 @@ def _costs(found: Comparison) -> Table:
         times = (standing.step_s, standing.makespan_s, standing.device_busy_s)
         sizes = (standing.uplink_bytes, standing.downlink_bytes)
         energy = "" if standing.energy_j is None else human_energy(standing.energy_j)
-        peak = _size(standing.peak_bytes)
-        cells = (peak, free_memory(standing), *map(_time, times), *map(_size, sizes), energy)
-        table.add_row(standing.method, *cells)
+        memory = _size(standing.peak_bytes), free_memory(standing)
+        table.add_row(standing.method, *memory, *map(_time, times), *map(_size, sizes), energy)
     return table
 
 
