@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from mobisim.cost.architecture import Architecture
 from mobisim.profiling.allocator import settle
 from mobisim.profiling.blocks import DTYPES, Block, BlockSizes, new_block
 from mobisim.profiling.stopwatch import CLOCKS, Stopwatch, Timed
+from mobisim.scenario.methods import BackboneWeights
 from mobisim.training.codec import TapFormat, decode_rows, encode_rows
 from mobisim.training.side_network import Ragged, SideNetwork, SideNetworkConfig
 
@@ -33,6 +34,7 @@ LEAD_FLOP = 3e9  # of a block so long that a cold start no longer shows
 CODEC_BLOCK = 64
 SCALED_CODECS = ("nf4", "int8", "int4", "fp4", "int3", "int2")
 CAST_CODECS = ("fp32", "fp16", "bf16")
+PACKED_CODECS = get_args(BackboneWeights)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def device_cases(
     precisions: tuple[str, ...],
     codecs: tuple[str, ...] = SCALED_CODECS + CAST_CODECS,
 ) -> list[Case]:
-    """Blocks of both makes, embedding and encoding."""
+    """Blocks of both makes, embedding, codecs, and unpacking of weights."""
     found = []
     for precision in precisions:
         for batch, length, width in grid.shapes():
@@ -166,7 +168,9 @@ def device_cases(
         for model in grid.models:
             found += model_cases(bench, grid, model, precision)
         for codec in codecs:
-            found += codec_cases(bench, "encode", codec, grid, precision)
+            found += codec_cases(bench, codec, grid, precision)
+        for codec in filter(PACKED_CODECS.__contains__, codecs):
+            found += weight_cases(bench, codec, grid, precision)
     return found
 
 
@@ -178,11 +182,11 @@ def model_cases(bench: Bench, grid: Grid, model: Architecture, precision: str) -
 
 
 def server_cases(bench: Bench, grid: Grid) -> list[Case]:
-    """Decoding, adapters forward and backward, and the optimisers' updates."""
+    """Codecs, adapters forward and backward, and the optimisers' updates."""
     found = [
         case
         for codec in (*SCALED_CODECS, *CAST_CODECS)
-        for case in codec_cases(bench, "decode", codec, grid, "fp32")
+        for case in codec_cases(bench, codec, grid, "fp32")
     ]
     for width in grid.widths:
         for tokens in _spread(grid):
@@ -283,30 +287,42 @@ def timed(watch: Stopwatch, name: Timed, work: Callable[[], object]) -> Laps:
     return watch.laps()
 
 
-def codec_cases(bench: Bench, direction: str, codec: str, grid: Grid, precision: str) -> list[Case]:
-    """One codec one way, over tokens and widths."""
+def codec_cases(bench: Bench, codec: str, grid: Grid, precision: str) -> list[Case]:
+    """One codec both ways, as a cut needs it on either side, over tokens and widths."""
     return [
-        codec_case(bench, direction, codec, tokens, width, precision)
+        codec_case(bench, direction, codec, (1, tokens, width), precision)
+        for direction in ("encode", "decode")
         for tokens in _spread(grid, 16)
         for width in (min(grid.widths), max(grid.widths))
     ]
 
 
+def weight_cases(bench: Bench, codec: str, grid: Grid, precision: str) -> list[Case]:
+    """Unpacking of a block's smallest and largest weights, a row for each output."""
+    return [
+        codec_case(bench, "decode", codec, (fan_out, 1, fan_in), precision)
+        for width in (min(grid.widths), max(grid.widths))
+        for fan_in, fan_out in ((width, width), (width, 4 * width), (4 * width, width))
+    ]
+
+
 def codec_case(
-    bench: Bench, direction: str, codec: str, tokens: int, width: int, precision: str
+    bench: Bench, direction: str, codec: str, shape: tuple[int, int, int], precision: str
 ) -> Case:
-    """Encoding or decoding of one tap by the trainer's own kernels."""
+    """Encoding or decoding of one tap, batch x length x width, by the trainer's own kernels."""
+    batch, length, width = shape
     layout = TapFormat(codec, CODEC_BLOCK, width)
 
     def start() -> Callable[[], Laps]:
-        values_ND = bench.floats((tokens, width), precision).cpu()  # where the trainer's codecs run
-        name = Timed(f"{direction}:{codec}", 1, tokens, width, CODEC_BLOCK, precision)
+        # On the processor, where the trainer's codecs run.
+        values_ND = bench.floats((batch * length, width), precision).cpu()
+        name = Timed(f"{direction}:{codec}", batch, length, width, CODEC_BLOCK, precision)
         if direction == "encode":
             return lambda: _once(bench.host_watch, name, lambda: encode_rows(values_ND, layout))
         rows_NR = encode_rows(values_ND, layout)
         return lambda: _once(bench.host_watch, name, lambda: decode_rows(rows_NR, layout))
 
-    return Case(f"{direction} {codec} {tokens}x{width} {precision}", 0.0, start)
+    return Case(f"{direction} {codec} {batch}x{length}x{width} {precision}", 0.0, start)
 
 
 def adapter_case(bench: Bench, tokens: int, width: int, bottleneck: int) -> Case:

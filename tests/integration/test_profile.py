@@ -51,6 +51,12 @@ def test_a_measured_machine_runs_a_scenario(tmp_path: Path, granularity: str) ->
     (batch,) = prepare(scenario, Options()).world.groups[0].batches
     assert 0 < sum(part.forward_s for part in batch.parts) < 1
     assert 0 < batch.step_s < 1
+    packed = load(
+        "wifi_5mbps",
+        (*shape, *profiles, *model, f"granularity={granularity}", "backbone_weights=nf4"),
+    )
+    (unpacking,) = prepare(packed, Options()).world.groups[0].batches
+    assert sum(p.forward_s for p in unpacking.parts) > sum(p.forward_s for p in batch.parts)
     found = scenario.devices[0].profile
     assert isinstance(found, Measured)
     assert found.ranges["num_tokens"] == (8, 64)
