@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobisim.cost.method_flop import method_flop
+from mobisim.cost.method_flop import Flop, method_flop
 from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario, Target
@@ -120,11 +120,19 @@ def order_with(prepared: Prepared, steps: NDArray[np.int64]) -> Order:
 
 
 def _work(prepared: Prepared) -> float:
-    """FLOPs of all mini-batches in the timed model; how many there are where no model is timed."""
+    """FLOPs of all mini-batches in the timed model; how many there are where no model is timed.
+
+    What a frozen backbone gives a side network is computed in the first epoch and kept.
+    """
     shapes, found = prepared.planned.workload.shapes, 0.0
+    training = prepared.scenario.training
+    assert training is not None
+    keeps = prepared.system.options.method.kernel == "side_network"
+    passes = 1 / training.epochs if keeps else 1.0
     for view, group in zip(prepared.system.views, prepared.world.groups, strict=True):
         for shape, count in zip(shapes, group.counts.tolist(), strict=True):
-            found += count * sum(method_flop(view, shape) or (1.0,))
+            flop = method_flop(view, shape) or Flop(1.0, 0.0)
+            found += count * (passes * flop.device + flop.server)
     return found
 
 

@@ -135,10 +135,11 @@ def test_a_horizon_cuts_an_order() -> None:
 def test_the_most_work_is_begun_first() -> None:
     """Else two workers end far apart: FwdLLM takes nine forwards where LoRA takes three."""
     orders = {
-        name: (SCENARIO, _order(f"method={name}")) for name in ("mobillm", "lora", "fwdllm", "full")
+        name: (SCENARIO, _order(f"method={name}"))
+        for name in ("mobillm", "lora", "fwdllm", "lst", "full")
     }
     found = [trajectory.members[0] for trajectory in trajectories(orders)]
-    assert found == ["fwdllm", "full", "lora", "mobillm"]
+    assert found == ["fwdllm", "full", "lora", "lst", "mobillm"]
 
 
 def test_methods_that_learn_the_same_share_an_order() -> None:
