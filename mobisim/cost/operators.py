@@ -138,10 +138,13 @@ class Operators:
             InputError: this operator was not measured.
         """
         if call.operator not in self._surfaces:
+            sort = call.operator.partition(":")[0]
+            alike = (name for name in sorted(self._surfaces) if name.partition(":")[0] == sort)
             raise InputError(
                 f"profile {self.name!r} has no measured operator {call.operator!r}",
-                got=f"measured: {', '.join(sorted(self._surfaces))}",
-                hint="profile with that role, precision and codec, or choose another profile",
+                got=", ".join(alike) or f"no {sort} at all",
+                hint="measure that role, precision and codec with `mobisim profile`, or choose "
+                "another profile",
             )
         return self._surfaces[call.operator]
 

@@ -135,7 +135,11 @@ def test_a_next_token_head_was_not_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("override", "operator"),
-    [("wire.codec=int8", "encode:int8"), ("model=qwen2.5-0.5b", "norm:rms")],
+    [
+        ("wire.codec=int8", "encode:int8"),
+        ("backbone_weights=int8", "decode:int8"),
+        ("model=qwen2.5-0.5b", "norm:rms"),
+    ],
 )
 def test_an_operator_never_measured_is_named(tmp_path: Path, override: str, operator: str) -> None:
     """No insisting helps where there is no sample at all."""
