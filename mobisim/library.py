@@ -76,6 +76,7 @@ def plan(
     cost: str | None = None,
     seeds: int = SEEDS,
     overrides: Sequence[str] = (),
+    reasons: bool = True,
 ) -> PlanAnswer:
     """Find the values of fields that meet a target by as little as possible.
 
@@ -87,6 +88,7 @@ def plan(
         cost: what is to be least, an expression over the paths of the knobs, in SI units.
         seeds: how many seeds verify the answer.
         overrides: `PATH=VALUE`, applied first.
+        reasons: look into what a little more is worth, and on which assumed values it leans.
 
     Raises:
         InputError: a target or knob that cannot be read, or a search without bounds.
@@ -106,6 +108,7 @@ def plan(
         cost=cost,
         num_seeds=seeds,
         overrides=overrides,
+        reasons=reasons,
     )
     return find_plan(question)[1]
 

@@ -29,7 +29,7 @@ from mobisim.sweeps.work import Setting, prepared_for, train
 
 KEPT = 8  # timelines
 USUAL = 60  # runs, for the length of a progress bar
-MAX_STEPS = 1_000_000  # of a run that a search without bounds may ask for
+MAX_STEPS = 200_000  # of a run that a search without bounds may ask for
 
 Values = Mapping[str, Any]
 
@@ -65,6 +65,10 @@ class Reading:
         return max(self.shortfalls)
 
 
+class TooLongError(InputError):
+    """A search that found no bounds before its runs got too long."""
+
+
 class Bench:
     """Runs of one question, remembered by their values and seed."""
 
@@ -94,6 +98,8 @@ class Bench:
             if point.scenario is None:
                 raise point.error or InputError("no scenario")
             return self._of(point.scenario)
+        except TooLongError:
+            raise
         except InputError as error:
             nothing = Shortfall(3, math.inf)
             clauses = self.question.clauses
@@ -170,8 +176,8 @@ def _world_key(prepared: Prepared) -> bytes:
         return prepared.digest.encode()
 
 
-def _too_long(steps: int) -> InputError:
-    return InputError(
+def _too_long(steps: int) -> TooLongError:
+    return TooLongError(
         "this search has no bounds that it could reach",
         where="--find",
         got=f"a run of {steps:,} mini-batches",

@@ -36,6 +36,10 @@ Knobs:   min devices[0].link.uplink, max devices[0].count, min wire.codec,
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="COUNT",
     help="Verify the answer with so many seeds.",
 )  # fmt: skip
+@click.option(
+    "--no-reasons", is_flag=True,
+    help="The answer alone: not what a little more is worth, nor what is assumed.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Put the answer right here.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan.json and nothing else.")
 @options.allow_extrapolation
@@ -46,6 +50,7 @@ def plan(
     finds: Sequence[str],
     cost: str | None,
     seeds: int,
+    no_reasons: bool,
     out: Path | None,
     as_json: bool,
     allow_extrapolation: bool,
@@ -82,6 +87,7 @@ def plan(
             cost=cost,
             num_seeds=seeds,
             overrides=overrides,
+            reasons=not no_reasons,
         )
         place, found = find_answer(question)
     if as_json:

@@ -32,6 +32,7 @@ class Question:
     Attributes:
         document: the scenario without horizon, and without a stop before its end.
         finds: the knobs as they were written.
+        reasons: whether what a little more is worth and what is assumed are looked into.
     """
 
     document: Document
@@ -41,6 +42,7 @@ class Question:
     cost: Cost | None
     num_seeds: int
     options: Options
+    reasons: bool = True
     session: str = field(default_factory=new_session)
 
     @cached_property
@@ -80,6 +82,7 @@ class Question:
             "find": self.finds,
             "cost": self.cost.text if self.cost else None,
             "num_seeds": self.num_seeds,
+            "reasons": self.reasons,
             "options": self.options.deciding(),
             "data": workload_of(self.scenario, drawn).fingerprint,
         }
@@ -100,6 +103,7 @@ def ask(
     cost: str | None = None,
     num_seeds: int = SEEDS,
     overrides: Sequence[str] = (),
+    reasons: bool = True,
 ) -> Question:
     """The question that a command line asks.
 
@@ -126,6 +130,7 @@ def ask(
         parse_cost(cost, paths) if cost is not None else None,
         num_seeds,
         replace(options, train=learns, plots=False),
+        reasons,
     )
 
 

@@ -41,6 +41,7 @@ from mobisim.sweeps.store import Store
 from mobisim.sweeps.work import Setting, prepared_for
 
 ANSWER = "plan.json"
+UNEXAMINED = "Not looked into: what a little more is worth, and on which assumed values this leans."
 MOST_LEANINGS = 2  # assumed values at whose ends the answer is sought anew
 LEVEL = 0.95
 
@@ -64,7 +65,9 @@ class Finding:
     def shown(self) -> str:
         """The values, as people say them."""
         pairs = zip(self.knobs, self.rungs, strict=True)
-        return ", ".join(knob.shown(rung) for knob, rung in pairs)
+        if len(self.knobs) == 1:
+            return self.knobs[0].shown(self.rungs[0])
+        return ", ".join(f"{k.path.rpartition('.')[2]} {k.shown(rung)}" for k, rung in pairs)
 
 
 def plan(question: Question) -> tuple[Path, PlanAnswer]:
@@ -104,9 +107,10 @@ class _Planner:
         runs = self.bench.runs
         pace = pace_of(reading.summary) if reading.summary is not None else None
         scenario = self._scenario(found.values)
-        worth = self._worth(found, reading, scenario) if reading.shortfall.rank == 0 else ()
-        leanings = self._leanings(found, reading, scenario) if scenario is not None else ()
         question = self.question
+        reasons = scenario if question.reasons else None
+        worth = self._worth(found, reading, reasons)
+        leanings = self._leanings(found, reading, reasons)
         return PlanAnswer(
             name=question.scenario.name,
             digest=question.digest,
@@ -124,6 +128,7 @@ class _Planner:
             worth=worth,
             leanings=leanings,
             stand_in=self._stand_in(scenario),
+            notes=() if question.reasons else (UNEXAMINED,),
         )
 
     def _found(self) -> tuple[Finding, Verified | None]:
@@ -228,7 +233,7 @@ class _Planner:
 
     def _worth(self, found: Finding, base: Reading, scenario: Scenario | None) -> tuple[Worth, ...]:
         """What a little more of each thing does to the quantity that binds."""
-        if scenario is None:
+        if scenario is None or base.shortfall.rank:
             return ()
         clause, told = self.question.clauses[base.worst], []
         for nudge in nudges(scenario, learns=self.question.learns):
@@ -241,18 +246,24 @@ class _Planner:
                 told.append(Worth(nudge.label, shown(value, clause.dimension), factor))
         return tuple(told)
 
-    def _leanings(self, found: Finding, base: Reading, scenario: Scenario) -> tuple[Leaning, ...]:
+    def _leanings(
+        self, found: Finding, base: Reading, scenario: Scenario | None
+    ) -> tuple[Leaning, ...]:
         """The assumed values that move the answer, those that move it most first."""
+        if scenario is None:
+            return ()
         turned = [knob.path for knob in found.knobs]
         effects = []
         for number, one in enumerate(assumptions(scenario, turned)):
             ends = [self._reading({**found.values, **one.at(end)}) for end in (0, 1)]
             effects.append((max(moved(base, now) for now in ends), -number, one, ends))
         strong = sorted((e for e in effects if e[0] > SENSITIVE), reverse=True, key=lambda e: e[:2])
-        return tuple(
+        told = (
             self._leaning(one, ends, base, anew=rank < MOST_LEANINGS)
             for rank, (_, _, one, ends) in enumerate(strong)
         )
+        same = found.shown if found.met else None
+        return tuple(one for one in told if one.told == "run" or {one.low, one.high} != {same})
 
     def _leaning(
         self, one: Assumption, ends: Sequence[Reading], base: Reading, *, anew: bool
@@ -299,8 +310,8 @@ def _how(found: Finding) -> str:
             )
         return "differential evolution, then each knob by itself; others may be a little cheaper"
     words = {
-        "tried": f"{count} values tried one by one",
-        "end": f"{count} points tried, from end to end",
+        "tried": f"trying {wording.count(count, 'value')} one by one",
+        "end": f"a look at {wording.count(count, 'point')}, the ends first",
         "bisection": f"bisection; the target gets nearer along all {count} points tried",
         "scan": (
             f"not monotone: a scan in {SCAN} steps, then between the best points; "

@@ -14,13 +14,17 @@ from mobisim.report.wording import count, percent
 WIDTH = 96
 LABEL = 12
 SMALL = 0.005  # a change below that is called none
+PREFIXES = (
+    (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"),
+    (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"),
+)  # fmt: skip
 MOST = 5  # assumed values that are listed
 
 
 def print_plan(found: PlanAnswer, console: Console) -> None:
     """Print the answer, in 80 columns where that is all."""
     parts: list[RenderableType] = [Text()]
-    if found.leanings:
+    if any(one.told == "sought" for one in found.leanings):
         parts += [Text(leaning_first(found), "yellow"), Text()]
     parts.append(Text(sentence(found), "bold"))
     if found.stand_in:
@@ -72,15 +76,12 @@ def leaning_first(found: PlanAnswer) -> str:
     """That the answer leans on what is assumed, and how far it may move."""
     many = len(found.leanings)
     values = "an assumed value" if many == 1 else f"{many} assumed values"
-    first = found.leanings[0]
+    first = next(one for one in found.leanings if one.told == "sought")
     return f"This leans on {values}. {_over(first)}, {first.path} from {_range(first)}."
 
 
 def _over(one: Leaning) -> str:
-    low, high = one.low or "nothing", one.high or "nothing"
-    if one.told == "sought":
-        return f"The answer is {low} to {high}" if low != high else f"The answer stays {low}"
-    return f"It is {low} to {high}"
+    return f"The answer is {one.low or 'nothing'} to {one.high or 'nothing'}"
 
 
 def _range(one: Leaning) -> str:
@@ -94,8 +95,7 @@ def _readable(text: str) -> str:
         value = float(number)
     except ValueError:
         return text
-    prefixes = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
-    for factor, prefix in prefixes if unit else ():
+    for factor, prefix in PREFIXES if unit else ():
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}".strip()
@@ -174,6 +174,7 @@ def _trust(found: PlanAnswer) -> Iterator[RenderableType]:
     verified, search = found.verified, found.search
     if verified is not None:
         yield Text(_seeds(found))
+    yield from map(Text, found.notes)
     trained = f", {count(search.trainings, 'training')}" if search.trainings else ""
     ranges = "; ".join(f"{knob.path} {knob.range}" for knob in found.knobs)
     yield Text(f"Looked between: {ranges}.")

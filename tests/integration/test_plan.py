@@ -300,6 +300,16 @@ def test_a_profile_is_chosen_among_several(tmp_path: Path) -> None:
     assert found.knobs[0].value == ("lte", "wifi-20mbps", "wifi-6")[first]
 
 
+def test_a_search_that_finds_no_bounds_says_how_to_state_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is never busy has no most: the runs get longer, and the search ends."""
+    monkeypatch.setattr("mobisim.planning.bench.MAX_STEPS", 200)
+    case = Case(TOY, "p95 finish <= 1 d", "max devices[0].count")
+    with pytest.raises(package.InputError, match="say between which values to look"):
+        plan(question(TOY, case.target, case, tmp_path / "plan"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
