@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mobisim.report import wording
+from mobisim.report import verdict, wording
 from mobisim.report.wording import Summary, count, percent
 from mobisim.units import J_PER_WH, human_size, human_time
 
@@ -19,7 +19,7 @@ MAX_WIDTH = 96
 LABEL_WIDTH = 12
 NAME_WIDTH = 17
 BAR_WIDTH = 24
-LATENCY_VISIBLE, LATENCY_WORTH_A_WORD = 0.005, 0.05  # of the critical path
+STYLES = {"headline": "bold", "alarm": "bold red", "detail": ""}
 PADDING_WORTH_A_WORD = 0.25
 
 
@@ -94,64 +94,8 @@ def _section(label: str, lines: list[RenderableType]) -> RenderableType:
 
 
 def _answer(summary: Summary) -> Lines:
-    if summary["ended_by"] == "memory":
-        yield from _does_not_fit(summary)
-        return
-    if not wording.blame(summary):
-        yield Text(f"Nothing set a pace: {wording.ending(summary)}.", style="bold")
-        return
-    yield from _bottleneck(summary)
-    if summary["ended_by"] == "horizon":
-        yield _warning("The horizon cut the run: what follows is of its finished part.")
-
-
-def _does_not_fit(summary: Summary) -> Lines:
-    for part in ("device", "server"):
-        short = summary.get(f"{part}_short_bytes")
-        peak, capacity = summary.get(f"{part}_peak_bytes"), summary.get(f"{part}_capacity_bytes")
-        if summary.get(f"{part}_fits") is False and peak is not None and capacity is not None:
-            short = human_size(peak - capacity if short is None else short)
-            text = f"It does not fit: the {part} is {short} short of memory."
-            yield Text(text, style="bold red")
-            yield Text(f"It needs {human_size(peak)} and has {human_size(capacity)}.")
-    yield Text("Nothing was simulated; --ignore-memory goes on all the same.")
-
-
-def _bottleneck(summary: Summary) -> Lines:
-    seconds, makespan = dict(wording.blame(summary)), summary["makespan_s"]
-    part = summary.get("bottleneck") or max(seconds, key=lambda name: seconds[name])
-    # A link answers for its latency, which no higher rate would shorten.
-    latency = seconds.get("latency", 0.0) if part == "uplink" else 0.0
-    share = percent((seconds.get(part, 0.0) + latency) / makespan)
-    included = ", latency included" if latency >= LATENCY_VISIBLE * makespan else ""
-    yield Text(f"The {part} sets the pace: {share} of the critical path{included}.", style="bold")
-    if summary["ended_by"] != "horizon":
-        yield from map(Text, _what_if(summary, part, seconds.get(part, 0.0)))
-    if latency > LATENCY_WORTH_A_WORD * makespan:
-        yield Text(f"{percent(latency / makespan)} is latency, which no higher rate would shorten.")
-
-
-def _what_if(summary: Summary, part: str, seconds: float) -> Iterator[str]:
-    """What the blame supports: bounds, because another path takes over once this one shrinks."""
-    makespan, runner_up = summary["makespan_s"], _next_busiest(summary, part)
-    floor = runner_up[1] if runner_up else 0.0
-    saved = min(seconds / 2, max(0.0, makespan - floor))
-    yield f"Twice as fast, it would save at most {human_time(saved)} ({percent(saved / makespan)})."
-    if runner_up:
-        yield f"However fast it gets, {human_time(floor)} remain: {runner_up[0]} is busy that long."
-
-
-def _next_busiest(summary: Summary, part: str) -> tuple[str, float] | None:
-    """The busiest actor of another part, and the seconds that it works."""
-    others = {
-        actor: share
-        for actor, share in (summary.get("utilisation") or {}).items()
-        if not actor.startswith(part) and share > 0
-    }
-    if not others:
-        return None
-    actor = max(others, key=lambda name: others[name])
-    return actor, others[actor] * summary["makespan_s"]
+    for tone, text in verdict.answer(summary):
+        yield _warning(text) if tone == "warning" else Text(text, style=STYLES[tone])
 
 
 def _quality(summary: Summary) -> Lines:
@@ -225,22 +169,13 @@ def _busy_role(role: str, shares: dict[str, float]) -> RenderableType:
 
 def _memory(summary: Summary) -> Lines:
     for part in ("device", "server"):
-        peak = summary.get(f"{part}_peak_bytes")
-        if peak is None:
+        room = verdict.room(summary, part)
+        if room is None:
             continue
-        yield _row(part, *_fit(peak, summary.get(f"{part}_capacity_bytes")))
+        yield _row(part, room, "red" if room.startswith("does not") else "")
         parts = summary.get(f"{part}_memory_bytes")
         if parts:
             yield _row("", _itemised(parts, human_size), "dim")
-
-
-def _fit(peak: float, capacity: float | None) -> tuple[str, str]:
-    if capacity is None:
-        return f"{human_size(peak)} at peak; no capacity stated", ""
-    room = f"{human_size(peak)} of {human_size(capacity)}"
-    if peak > capacity:
-        return f"does not fit: {room}, {human_size(peak - capacity)} short", "red"
-    return f"fits: {room}, {human_size(capacity - peak)} free", ""
 
 
 def _bytes(summary: Summary) -> Lines:
