@@ -14,6 +14,7 @@ from mobisim import options
 from mobisim.compare.commands import compare
 from mobisim.errors import MobisimError
 from mobisim.interrupts import remembering
+from mobisim.pages.commands import explore, report
 from mobisim.planning.commands import plan
 from mobisim.sweeps.commands import plot, sweep
 from mobisim.testbed.commands import device, serve, testbed
@@ -266,6 +267,8 @@ cli.add_command(sweep)
 cli.add_command(compare)
 cli.add_command(plan)
 cli.add_command(plot)
+cli.add_command(report)
+cli.add_command(explore)
 cli.add_command(testbed)
 cli.add_command(serve)
 cli.add_command(device)

@@ -273,7 +273,7 @@ def draw(training: Training, seed: int) -> Drawn:
         InputError: the data cannot be found or read.
     """
     # Reading data costs start-up time that timing-only scenarios must not pay.
-    from mobisim.training.data import load_task, mini_batches  # noqa: PLC0415
+    from mobisim.training.data import load_task  # noqa: PLC0415
 
     try:
         data = load_task(
@@ -286,6 +286,17 @@ def draw(training: Training, seed: int) -> Drawn:
         )
     except InputError as error:
         raise error if error.where else error.placed("training") from error
+    return drawn_from(data, training, seed)
+
+
+def drawn_from(data: TaskData, training: Training, seed: int) -> Drawn:
+    """Mini-batches of data that has been read.
+
+    Raises:
+        InputError: there are more of them than a run may have.
+    """
+    from mobisim.training.data import mini_batches  # noqa: PLC0415 - as above
+
     _check_length(len(data.train), training)
     samples = mini_batches(len(data.train), training.batch_size, training.epochs, seed)
     return Drawn(data, tuple(samples))

@@ -14,7 +14,7 @@ PACKAGE = Path(mobisim.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli", "library"),
-    ("planning",),
+    ("planning", "pages"),
     ("validation", "compare"),
     ("show", "testbed", "sweeps"),
     ("progress", "calibrate", "simulation"),
@@ -37,7 +37,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING_MAY_IMPORT = {"training", "scenario", "units", "errors", "cores"}
 ONLY_IN = {
+    "jinja2": {"pages"},
     "simpy": {"sim"},
+    "starlette": {"pages"},
     "torch": {"training", "lessons", "profiling", "testbed", "validation"},
     "yaml": {"scenario"},
     "zmq": {"testbed"},
