@@ -50,6 +50,8 @@ class Memory:
         most = [
             min(group.run_ahead, group.num_batches)
             * max(len(batch.parts) for batch in group.batches)
+            if group.exchange is None
+            else 1
             for group in groups
         ]
         waiting = sum(count * group.count for count, group in zip(most, groups, strict=True))

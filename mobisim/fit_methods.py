@@ -15,7 +15,7 @@ from mobisim.cost.memory import DeviceMemory, capacity_bytes
 from mobisim.cost.method_cost import on_device_s, outside
 from mobisim.cost.method_memory import memory_on_device
 from mobisim.cost.system import System, check_positions
-from mobisim.cost.traffic import traffic
+from mobisim.cost.traffic import round_traffic, traffic
 from mobisim.cost.training import BackbonePart, Training
 from mobisim.cost.training_memory import TrainingMemory, training
 from mobisim.cost.work import BatchShape
@@ -91,7 +91,8 @@ class Fit:
         group = self.group if precision is None else _at(self.group, precision)
         system = self.systems[name_of(method)]
         found = traffic(system, shape)
-        largest = max(*found.up, found.reply, 0)
+        exchanged = round_traffic(system, shape)
+        largest = max(*found.up, found.reply, exchanged.down, exchanged.up)
         waiting = group.run_ahead * len(found.up)
         memory = memory_on_device(system, group, shape, largest, waiting)
         assert memory is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.cost.system import System
-from mobisim.span import STEP, SpanColumns
+from mobisim.span import MERGE, STEP, SpanColumns
 from mobisim.workload import models_of, trained_names, trained_sizes
+
+# Of each device whose work a round averages, the last of its mini-batches; in ascending order.
+Merged = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,11 @@ class Lessons(Protocol):
     def history(self) -> History:
         """All of them so far."""
 
-    def step(self, device: int, batch: int, version_read: int) -> None:
-        """Make the history one step longer, by a device's mini-batch or one that is replayed."""
+    def step(self, device: int, batch: int, version_read: int, merged: Merged = ()) -> None:
+        """Make the history one step longer, by a device's mini-batch or one that is replayed.
+
+        With rounds it is by what was merged.
+        """
 
     def evaluate(self) -> float:
         """The metric after the last step of the history."""
@@ -73,7 +80,13 @@ class Recorded:
 
     history: History
 
-    def step(self, device: int, batch: int, version_read: int) -> None:
+    def step(
+        self,
+        device: int,
+        batch: int,
+        version_read: int,
+        merged: Merged = (),  # noqa: ARG002
+    ) -> None:
         """No run takes more steps than were trained."""
         what = f"mini-batch {batch} of device {device} at version {version_read}"
         raise AssertionError(f"{what} was not trained")
@@ -99,6 +112,7 @@ class Learning:
         self.system, self.training, self.lessons = system, training, lessons
         self.history = lessons.history
         self.done = 0
+        self.merged: list[tuple[int, int]] = []  # since the last step
         self.stopped = False
         self.time_to_target_s: float | None = None
 
@@ -116,16 +130,19 @@ class Learning:
 
     def add(self, columns: SpanColumns) -> Learned:
         """Learn at each step of a block. Runs begin at time zero."""
-        rows = np.flatnonzero((columns.kind == STEP) & ~columns.cut)
+        rows = np.flatnonzero(np.isin(columns.kind, (MERGE, STEP)) & ~columns.cut)
         first = self.done
         for row in rows.tolist():
+            batch = int(columns.batch[row])
+            if columns.kind[row] == MERGE:
+                self.merged.append((int(columns.device[row]), batch))
+                continue
             self.done += 1
             if self.done > len(self.history.loss):  # else it was learned before
-                self.lessons.step(
-                    int(columns.device[row]),
-                    int(columns.batch[row]),
-                    int(columns.version_read[row]),
-                )
+                merged = tuple(sorted(self.merged))
+                version_read = int(columns.version_read[row])
+                self.lessons.step(int(columns.device[row]), batch, version_read, merged)
+            self.merged.clear()
             if self._meets_target():
                 self.time_to_target_s = float(columns.end[row])
                 if self.training.stop_at_target:

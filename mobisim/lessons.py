@@ -14,11 +14,12 @@ import torch
 
 from mobisim.cost.system import System
 from mobisim.errors import InputError
-from mobisim.learning import History
+from mobisim.learning import History, Merged
 from mobisim.report.results import replacing
 from mobisim.trainers import make_trainer
 from mobisim.training.artifact import save_side_network
 from mobisim.training.learner import Learner
+from mobisim.training.rounds import RoundTrainer
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_artifact import save_tuned
 from mobisim.training.tuned_trainer import TunedTrainer
@@ -52,7 +53,8 @@ class Taught:
         self.system, self.planned, self._make = system, planned, make or make_trainer
         self.trainer = trainer or self._make(system, planned)
         self._step = step or self.trainer.step
-        self.total = len(self.trainer.batches)
+        rounds = planned.workload.rounds
+        self.total = len(self.trainer.batches) if rounds is None else len(rounds.selected)
         self.every = evaluation_interval(training, self.total)
         self.metric = metric_name(training)
         self.kept: dict[int, list[torch.Tensor]] = {}
@@ -62,15 +64,25 @@ class Taught:
         else:
             self.history.initial = self.evaluate()
 
-    def step(self, device: int, batch: int, version_read: int) -> None:
-        """Train one mini-batch, and evaluate where it is time."""
+    def step(self, device: int, batch: int, version_read: int, merged: Merged = ()) -> None:
+        """Train one mini-batch, or what devices merge, and evaluate where it is time."""
         history = self.history
-        history.loss.append(self._step(self.trainer.course.number(device, batch), version_read))
+        history.loss.append(self._learn(device, batch, version_read, merged))
         done = len(history.loss)
         judged = is_judged(done, self.every, self.total)
         history.metric.append(self.evaluate() if judged else math.nan)
         self.checkpoints.maybe_save(self._state)
         self.progress(done, self.total)
+
+    def _learn(self, device: int, batch: int, version_read: int, merged: Merged) -> float:
+        """The loss of a mini-batch, or of a round: all that devices did up to their last ones."""
+        number, rounds = self.trainer.course.number, self.planned.workload.rounds
+        if not merged:
+            return self._step(number(device, batch), version_read)
+        assert rounds is not None
+        assert isinstance(self.trainer, RoundTrainer)
+        lasts = [(number(device, last), int(rounds.local[device])) for device, last in merged]
+        return self.trainer.average([range(last + 1 - local, last + 1) for last, local in lasts])
 
     def _restored(self, state: dict[str, Any]) -> History:
         self.trainer.load_state_dict(state["trainer"])

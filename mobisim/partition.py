@@ -54,21 +54,23 @@ def _sizes(
 class Dealt:
     """Mini-batches of devices with so many samples each, device by device, epoch by epoch.
 
-    Shapes: `sizes` is [devices]; everything else but `starts`, [devices + 1], is [mini-batches].
+    Shapes: `sizes` is [devices], and so are `per_epoch` and `epochs`; everything else but
+    `starts`, [devices + 1], is [mini-batches].
     """
 
     sizes: Integers
     batch_size: int
-    epochs: int = 1
+    epochs: int | Integers = 1
 
     @cached_property
-    def _per_epoch(self) -> Integers:
+    def per_epoch(self) -> Integers:
+        """Mini-batches of each device in an epoch."""
         return -(-self.sizes // self.batch_size)
 
     @cached_property
     def starts(self) -> Integers:
         """Where the mini-batches of each device begin, and where the last one's end."""
-        return np.append(0, np.cumsum(self._per_epoch * self.epochs))
+        return np.append(0, np.cumsum(self.per_epoch * self.epochs))
 
     @cached_property
     def _device(self) -> Integers:
@@ -78,7 +80,7 @@ class Dealt:
     def _within(self) -> tuple[Integers, Integers]:
         """The epoch of each mini-batch, and its number within that."""
         number = np.arange(self.starts[-1]) - self.starts[self._device]
-        epoch, within = np.divmod(number, self._per_epoch[self._device])
+        epoch, within = np.divmod(number, self.per_epoch[self._device])
         return epoch, within
 
     @cached_property

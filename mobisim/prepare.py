@@ -22,7 +22,7 @@ from mobisim.sim.engine import simulate
 from mobisim.span import STEP
 from mobisim.training.tokens import same_tokens
 from mobisim.workload import Drawn, Planned, metric_name, plan, trained_names, trained_sizes
-from mobisim.world import Batch, Costs, World, build, costs_of
+from mobisim.world import Batch, Costs, Rounds, World, build, costs_of
 
 RESULTS = Path("results")
 MAX_SECONDS, MAX_BYTES = 1e15, 1 << 62
@@ -142,7 +142,8 @@ def _check_learning(scenario: Scenario) -> None:
         return
     metric_name(training)
     method = options_of(scenario).method
-    if scenario.num_devices > 1 and method.device not in ("forward", "nothing"):
+    apart = method.device not in ("forward", "nothing") and method.rounds is None
+    if scenario.num_devices > 1 and apart:
         raise InputError(
             "what devices train by themselves in one run is not built yet",
             where="devices",
@@ -236,6 +237,8 @@ def _check_magnitudes(world: World) -> None:
         seconds += group.count * (group.download_s + group.latency_s)
         replies = max(batch.reply_bytes for batch in group.batches)
         size += batches * (group.largest_payload + replies) + group.count * group.download_bytes
+    if world.rounds is not None:
+        seconds, size = _of_rounds(world, world.rounds)
     if world.replay is not None:
         seconds += world.replayed * max(map(_seconds, world.replay.batches))
     for unit, total, most in (("seconds", seconds, MAX_SECONDS), ("bytes", size, MAX_BYTES)):
@@ -246,6 +249,18 @@ def _check_magnitudes(world: World) -> None:
                 expected=f"at most {most:.3g}",
                 hint="is a rate, a duration, a size or a count out of proportion?",
             )
+
+
+def _of_rounds(world: World, rounds: Rounds) -> tuple[float, int]:
+    """Seconds and bytes of all rounds, one device after the other."""
+    seconds, size = rounds.count * (rounds.average_s + (rounds.deadline_s or 0.0)), 0
+    seconds += rounds.total_batches * max(map(_seconds, world.all_batches))
+    for group in world.groups:
+        exchange, times = group.exchange, rounds.selected.size + group.count
+        assert exchange is not None
+        each_s = exchange.down_s + exchange.up_s + 2 * group.latency_s + exchange.merge_s
+        seconds, size = seconds + times * each_s, size + times * 2 * exchange.down_bytes
+    return seconds, size
 
 
 def _seconds(batch: Batch) -> float:

@@ -189,8 +189,9 @@ def _stream(
 
 @contextmanager
 def _writers(prepared: Prepared, aside: Path) -> Iterator[tuple[SpanWriter, StepWriter]]:
-    training = prepared.scenario.training
-    per_epoch = prepared.world.batches_of // training.epochs if training else None
+    training, world = prepared.scenario.training, prepared.world
+    has_epochs = training is not None and world.rounds is None
+    per_epoch = world.batches_of // training.epochs if training and has_epochs else None
     with (
         SpanWriter(aside / results.SPANS_FILE, prepared.world.actors.names) as spans,
         StepWriter(aside / results.STEPS_FILE, per_epoch) as steps,

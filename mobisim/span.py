@@ -24,8 +24,8 @@ KINDS = (
     "decode",  # a server worker unpacks a payload
     "side_forward",  # a worker runs the side network's share of one tap (layer granularity)
     "step",  # a worker trains: forward (batch granularity), backward and the update; on a device
-    # that trains by itself, the update alone
-    "download",  # the downlink carries what trained at the server to the device
+    # that trains by itself, the update alone; with rounds, what ends an average
+    "download",  # the downlink carries what was learned to the device
     "wait",  # an actor has nothing to do because something upstream is not there yet
     "queue",  # a payload waits for an actor that is busy
     "latency",  # a payload travels and occupies nobody
@@ -33,14 +33,18 @@ KINDS = (
     "backward",  # the device goes back through what it trains, once it has a reply it waits for
     "reply",  # the downlink carries what the device waits for after a mini-batch
     "down",  # the server restarts
+    "update",  # the device updates what it trains in a round
+    "merge",  # a worker adds up what a device has learned in a round
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
-    BACKWARD, REPLY, DOWN,
+    BACKWARD, REPLY, DOWN, UPDATE, MERGE,
 ) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
-WORK_KINDS = (FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY)
+WORK_KINDS = (
+    FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY, UPDATE, MERGE,
+)  # fmt: skip
 
 
 Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]  # a Span's fields, bare

@@ -15,6 +15,7 @@ from mobisim.training.course import Course
 from mobisim.training.data import TaskData
 from mobisim.training.learner import Learner, TrainingConfig
 from mobisim.training.quantised import quantised
+from mobisim.training.rounds import round_trainer
 from mobisim.training.selection import most_influential
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_trainer import tuned_trainer
@@ -32,6 +33,8 @@ def make_trainer(
     config, course = _config(system, planned), _course(system, planned)
     names = list(dict.fromkeys(trained_names(system.scenario)))
     backbones = [_frozen(load(name), system) for name in names]
+    if system.options.method.rounds is not None:
+        return round_trainer(backbones[0], planned.data, config, system.options.method, course)
     if not system.options.method.has_side_network:
         return tuned_trainer(backbones[0], planned.data, config, system.options.method, course)
     fleet = _fleet(system, backbones, names)

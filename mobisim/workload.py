@@ -21,18 +21,20 @@ from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
 from mobisim.partition import Dealt, owners, sizes_of
 from mobisim.replay import KeptSamples, replay_work
+from mobisim.rounds import epochs_needed, rounds_work
 from mobisim.scenario.federation import Partition
 from mobisim.scenario.schema import Metric, Scenario, Training
 from mobisim.span import NONE
 from mobisim.streams import permutation
 from mobisim.training.tokens import backbone_config
-from mobisim.world import Workload
+from mobisim.world import RoundsWork, Workload
 
 if TYPE_CHECKING:
     from mobisim.training.data import TaskData
 
 EVALUATIONS_PER_EPOCH = 10
 Starts = NDArray[np.int64] | None
+Rounds = RoundsWork | None
 MAX_MINI_BATCHES, MAX_SAMPLE_VISITS = 1_000_000, 100_000_000
 
 
@@ -43,21 +45,40 @@ class Drawn:
     data: TaskData
     samples: tuple[NDArray[np.int64], ...]
 
-    def dealt(self, scenario: Scenario) -> tuple[tuple[NDArray[np.int64], ...], Starts]:
-        """The samples of each device's mini-batches, and where those of each begin, if apart."""
-        partition, training = scenario.federation.partition, scenario.training
-        if partition is None:
-            return self.samples, None
+    def dealt(self, system: System) -> tuple[tuple[NDArray[np.int64], ...], Starts, Rounds]:
+        """The samples of each device's mini-batches, where those of each begin, if apart; rounds.
+
+        With rounds there are as many epochs as a device goes through in all of them.
+        """
+        scenario, training = system.scenario, system.scenario.training
         # Reading data costs start-up time that timing-only scenarios must not pay.
-        from mobisim.training.data import epoch_orders  # noqa: PLC0415
+        from mobisim.training.data import epoch_orders, mini_batches  # noqa: PLC0415
 
         assert training is not None
-        num_devices, labels = scenario.num_devices, self.data.train.labels
-        owner = owners(partition, labels, num_devices, scenario.seed)
-        sizes = np.bincount(owner, minlength=num_devices)
-        dealt = Dealt(sizes, training.batch_size, training.epochs)
-        orders = epoch_orders(len(labels), training.epochs, scenario.seed)
-        return tuple(dealt.samples(owner, orders)), dealt.starts
+        labels, size, seed = self.data.train.labels, training.batch_size, scenario.seed
+        if scenario.federation.partition is None:
+            rounds, needed = _rounds(system, np.full(1, -(-len(labels) // size)), training.epochs)
+            if rounds is None:
+                return self.samples, None, None
+            return tuple(mini_batches(len(labels), size, int(needed.max()), seed)), None, rounds
+        owner = owners(scenario.federation.partition, labels, scenario.num_devices, seed)
+        dealt = Dealt(np.bincount(owner, minlength=scenario.num_devices), size, training.epochs)
+        rounds, needed = _rounds(system, dealt.per_epoch, training.epochs)
+        dealt = replace(dealt, epochs=needed)
+        orders = epoch_orders(len(labels), int(needed.max()), seed)
+        return tuple(dealt.samples(owner, orders)), dealt.starts, rounds
+
+
+def _rounds(
+    system: System, per_epoch: NDArray[np.int64], epochs: int
+) -> tuple[Rounds, NDArray[np.int64]]:
+    """The rounds of devices with so many mini-batches, and how often each goes through its data."""
+    scenario = system.scenario
+    per_epoch = np.broadcast_to(per_epoch, scenario.num_devices)
+    if system.options.method.rounds is None:
+        return None, np.full(len(per_epoch), epochs)
+    found = rounds_work(scenario.federation.rounds, per_epoch, epochs, scenario.seed)
+    return found, epochs_needed(found, per_epoch)
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,8 @@ class Planned:
         """Samples of some mini-batches, of those replayed where no device is named."""
         if not self.samples:
             return None
+        if self.workload.rounds is not None:
+            return None  # a step is an average
         found, drawn = np.empty(len(batch), np.int64), device == NONE
         found[~drawn] = self.num_samples[self.workload.at(device[~drawn], batch[~drawn])]
         found[drawn] = [len(self.replayed[number]) for number in batch[drawn].tolist()]
@@ -122,11 +145,13 @@ def plan(scenario: Scenario, drawn: Drawn | None = None) -> Planned:
         return _plan_stated(scenario)
     drawn = drawn or draw(training, scenario.seed)
     system = System(scenario, drawn.data.num_classes)
-    samples, starts = drawn.dealt(scenario)
+    samples, starts, rounds = drawn.dealt(system)
     of_all = drawn.data.train.lengths
     lengths = [of_all[batch].tolist() for batch in samples]
     visits = Visits(samples, lengths, training.padding, training.sequence_length, starts)
     planned = replace(_plan(system, visits), data=drawn.data, samples=samples)
+    if rounds is not None:
+        return replace(planned, workload=replace(planned.workload, rounds=rounds))
     if scenario.federation.replay is None:
         return planned
     sending = sending_of(system, _reads(system))
@@ -177,7 +202,9 @@ def _plan_stated(scenario: Scenario) -> Planned:
         lengths = [[scenario.sequence_length] * size] * total
         return replace(_plan(system, Visits(samples, lengths)), padding_fraction=None)
     shape = uniform_shape(system, size, scenario.sequence_length)
-    return _passed_once(Planned(Workload(total, (shape,))), system, np.full(1, total * size))
+    rounds, _ = _rounds(system, np.full(1, total // epochs), epochs)
+    planned = Planned(Workload(total, (shape,), rounds=rounds))
+    return _passed_once(planned, system, np.full(1, total * size))
 
 
 def _plan_dealt(system: System, partition: Partition, size: int, length: int) -> Planned:
@@ -189,8 +216,9 @@ def _plan_dealt(system: System, partition: Partition, size: int, length: int) ->
     dealt = Dealt(sizes_of(partition, total, num_devices, scenario.seed), size, epochs)
     counts, order = np.unique(dealt.counts, return_inverse=True)
     shapes = tuple(uniform_shape(system, count, length) for count in counts.tolist())
-    planned = Planned(_workload(shapes, order.astype(np.int32), dealt.starts))
-    return _passed_once(planned, system, dealt.sizes)
+    workload = _workload(shapes, order.astype(np.int32), dealt.starts)
+    rounds, _ = _rounds(system, dealt.per_epoch, epochs)
+    return _passed_once(Planned(replace(workload, rounds=rounds)), system, dealt.sizes)
 
 
 def _passed_once(planned: Planned, system: System, sizes: NDArray[np.int64]) -> Planned:

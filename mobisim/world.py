@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from mobisim.channel import Channel, directions
 from mobisim.cost.compute import BatchCost, replay_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
-from mobisim.cost.method_cost import method_cost
+from mobisim.cost.method_cost import averaging, method_cost
 from mobisim.cost.system import System
-from mobisim.cost.traffic import delivered_bytes
+from mobisim.cost.traffic import delivered_bytes, round_traffic
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
+from mobisim.scenario.methods import MethodInfo
 from mobisim.scenario.profiles import (
     Absences,
     DeviceProfile,
@@ -36,7 +37,10 @@ from mobisim.streams import Distribution, log_normal
 
 @dataclass(frozen=True)
 class Part:
-    """One message of a mini-batch: what leads to it, what carries it, what it takes in."""
+    """One message of a mini-batch: what leads to it, what carries it, what it takes in.
+
+    A message that brings what a device learned in a round has the version that it began from.
+    """
 
     tap: int
     forward_s: float
@@ -45,6 +49,7 @@ class Part:
     transfer_s: float
     decode_s: float
     side_forward_s: float
+    version: int = NONE
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,27 @@ class Contention:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """What crosses each time that a device takes part in a round, packets included.
+
+    `merge_s` is what a worker takes to add up what came.
+    """
+
+    down_bytes: int
+    down_s: float
+    up_bytes: int
+    up_s: float
+    merge_s: float
+
+
+@dataclass(frozen=True)
 class Group:
     """What the devices of a group share.
 
     Mini-batch k of each device is `batches[order[k]]`, or `batches[0]` for all k where there is
-    no order. Where devices differ, `order` has one after the other, those of the i-th of the group
-    from `starts[i]` to `starts[i + 1]`; `num_batches` is then the most that any has.
+    no order; with rounds the order begins anew when it is through. Where devices differ, `order`
+    has one after the other, those of the i-th of the group from `starts[i]` to `starts[i + 1]`;
+    `num_batches` is then the most that any has.
     """
 
     count: int
@@ -130,6 +150,7 @@ class Group:
     pace_deviation: float = 0.0  # of the logarithm of each device's factor
     rate_deviation: float = 0.0
     starts: NDArray[np.int64] | None = None
+    exchange: Exchange | None = None
 
     @property
     def vanishes(self) -> bool:
@@ -159,11 +180,14 @@ class Group:
     def largest_message(self) -> int:
         """Bytes of the largest message, up or down."""
         up = max((p.num_bytes for batch in self.batches for p in batch.parts), default=0)
-        return max(up, *(batch.reply_bytes for batch in self.batches))
+        exchanged = self.exchange.up_bytes if self.exchange is not None else 0
+        return max(up, exchanged, *(batch.reply_bytes for batch in self.batches))
 
     @property
     def largest_payload(self) -> int:
         """Bytes of the largest mini-batch, all its messages together."""
+        if self.exchange is not None:
+            return self.exchange.up_bytes
         return max(sum(part.num_bytes for part in batch.parts) for batch in self.batches)
 
 
@@ -179,6 +203,36 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """Devices train by themselves, round by round, and a worker averages what they learned.
+
+    Shapes: `selected` are the devices of each round in ascending order, [rounds, devices of one];
+    `local`, the mini-batches of each device whenever it takes part, is [devices].
+
+    Attributes:
+        awaited: how many updates end a round.
+        deadline_s: after which it ends with those that came, at least one; None for never.
+        average_s: what the worker takes once all are added up.
+    """
+
+    selected: NDArray[np.int32]
+    local: NDArray[np.int64]
+    awaited: int
+    deadline_s: float | None
+    average_s: float
+
+    @property
+    def count(self) -> int:
+        """How many rounds there are."""
+        return len(self.selected)
+
+    @property
+    def total_batches(self) -> int:
+        """Mini-batches of all devices in all rounds, if none gives up."""
+        return int(self.local[self.selected].sum())
+
+
+@dataclass(frozen=True)
 class CellRates:
     """What all links of a cell share."""
 
@@ -190,7 +244,7 @@ class CellRates:
 class World:
     """All that the engine needs.
 
-    `on_device`: the one device trains by itself, and its mini-batches, of one part each, are sent
+    `on_device`: devices train by themselves, and their mini-batches, of one part each, are sent
     nowhere.
     """
 
@@ -207,6 +261,7 @@ class World:
     replay: Replay | None = None
     restarts: Outages | None = None
     room: int | None = None
+    rounds: Rounds | None = None
 
     @cached_property
     def last_rank(self) -> int:
@@ -247,7 +302,7 @@ class World:
     @property
     def total_batches(self) -> int:
         """Mini-batches of all devices."""
-        return int(self.batches_of.sum())
+        return int(self.batches_of.sum()) if self.rounds is None else self.rounds.total_batches
 
     @cached_property
     def replayed(self) -> int:
@@ -257,6 +312,8 @@ class World:
     @cached_property
     def total_steps(self) -> int:
         """Steps of a run that ends."""
+        if self.rounds is not None:
+            return self.rounds.count
         return self.total_batches + self.replayed
 
     @cached_property
@@ -306,9 +363,8 @@ class World:
             mine = owner == index
             found[mine] = before
             if group.order is not None:
-                last = self.batches_of[device[mine]] - 1
-                at = self.firsts[device[mine]] + np.minimum(batch[mine], last)
-                found[mine] += group.order[at]
+                within = batch[mine] % self.batches_of[device[mine]]
+                found[mine] += group.order[self.firsts[device[mine]] + within]
             before += len(group.batches)
         if self.replay is not None:
             mine = owner == NONE
@@ -329,6 +385,18 @@ class ReplayWork:
 
 
 @dataclass(frozen=True)
+class RoundsWork:
+    """Who takes part in each round, how many updates end one, and what each device works through.
+
+    Shapes: `selected` [rounds, devices of one], `local` [devices], as Rounds has them.
+    """
+
+    selected: NDArray[np.int32]
+    local: NDArray[np.int64]
+    awaited: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """The mini-batches of each device: the distinct shapes, and the order in which they come.
 
@@ -344,6 +412,7 @@ class Workload:
     kept_bytes: int = 0
     starts: NDArray[np.int64] | None = None
     replay: ReplayWork | None = None
+    rounds: RoundsWork | None = None
 
     def at(self, device: NDArray[np.int32], batch: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where mini-batches of devices stand in the order."""
@@ -391,7 +460,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
         horizon_s=scenario.horizon,
         step_distribution=_distribution(scenario, server, "step"),
         contention=_contention(scenario) if scenario.server.colocated else None,
-        on_device=system.options.method.device == "training",
+        on_device=_is_on_device(system.options.method),
         cells=tuple(
             CellRates(cell.uplink.value, cell.downlink.value) for cell in scenario.cells.values()
         ),
@@ -399,6 +468,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
         replay=_replay(system, workload.replay) if workload.replay is not None else None,
         restarts=scenario.server.restarts,
         room=scenario.server.room,
+        rounds=_rounds(system, workload),
     )
     _check_losses(world)
     return world
@@ -429,6 +499,36 @@ def _replay(system: System, work: ReplayWork) -> Replay:
     ]
     batches = tuple(Batch((), cost.step_s, cached_s=cost.cached_s) for cost in costs)
     return Replay(batches, work.order)
+
+
+def _rounds(system: System, workload: Workload) -> Rounds | None:
+    work = workload.rounds
+    if work is None:
+        return None
+    shape, deadline = workload.largest, system.scenario.federation.rounds.deadline
+    average_s = averaging(system, shape).step_s
+    return Rounds(work.selected, work.local, work.awaited, deadline, average_s)
+
+
+def _exchange(
+    system: System, group: DeviceGroup, shape: BatchShape | None, up: float, down: float
+) -> Exchange | None:
+    """What crosses for a round over links of these rates; None without rounds."""
+    if system.options.method.rounds is None:
+        return None
+    found = round_traffic(system, shape)
+    down_bytes, up_bytes = map(group.link.wire_bytes, (found.down, found.up))
+    return Exchange(
+        down_bytes,
+        down_bytes * 8 / down,
+        up_bytes,
+        up_bytes * 8 / up,
+        averaging(system, shape).merge_s,
+    )
+
+
+def _is_on_device(method: MethodInfo) -> bool:
+    return method.device == "training" or (method.rounds is not None and not method.replies)
 
 
 def _contention(scenario: Scenario) -> Contention:
@@ -465,6 +565,7 @@ def _group(
     profile, link, system = group.profile, group.link, system.on(group)
     download_wire = link.wire_bytes(delivered_bytes(system))
     up, down = directions(group, system.scenario.cells)
+    exchange = _exchange(system, group, workload.largest, up.bits_per_s, down.bits_per_s)
     order, starts = workload.of(devices)
     return Group(
         count=group.count,
@@ -495,6 +596,7 @@ def _group(
         absences=group.absences,
         pace_deviation=_deviation(group, "pace"),
         rate_deviation=_deviation(group, "rate"),
+        exchange=exchange,
     )
 
 

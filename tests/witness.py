@@ -33,7 +33,10 @@ Z90 = 1.2815515655446004  # a normal law's ninetieth percentile, in deviations
 
 def simulate(world: World) -> list[Span]:
     """Every span of `world`, in the order of rows."""
-    return [Span(*row) for row in Engine(world).run()]
+    from witness_rounds import RoundsEngine  # noqa: PLC0415 - which builds on this one
+
+    engine = Engine(world) if world.rounds is None else RoundsEngine(world)
+    return [Span(*row) for row in engine.run()]
 
 
 Path = tuple[int, Channel | None, float, float]  # actor, channel, rate and seconds of a message
@@ -131,7 +134,9 @@ class Device:
     def numbers(self, batch: int) -> Batch:
         """The times and sizes of a mini-batch."""
         order = self.group.order
-        return self.group.batches[0 if order is None else int(order[self.first + batch])]
+        if order is None:
+            return self.group.batches[0]
+        return self.group.batches[int(order[self.first + batch % self.num_batches])]
 
 
 @dataclass
@@ -207,10 +212,7 @@ class Engine:
     def run(self) -> list[Row]:
         """Handle what ends, in order, up to the horizon."""
         horizon = math.inf if self.world.horizon_s is None else self.world.horizon_s
-        for device in self.devices:
-            if device.num_batches and not device.numbers(0).parts:
-                self.joins(Job(device.index, 0, device.numbers(0), self.now))
-            self.device_is_free(device)
+        self.begin()
         self.await_restart()
         while self.agenda and self.agenda[0][0] <= horizon:
             self.now, _, _, handle = heapq.heappop(self.agenda)
@@ -218,6 +220,13 @@ class Engine:
         if self.agenda:
             self.cut(horizon)
         return self.rows
+
+    def begin(self) -> None:
+        """All set to work."""
+        for device in self.devices:
+            if device.num_batches and not device.numbers(0).parts:
+                self.joins(Job(device.index, 0, device.numbers(0), self.now))
+            self.device_is_free(device)
 
     # -- equal times: workers by number, then devices; within one, the order of beginning
 
@@ -757,8 +766,8 @@ class Engine:
         """The link takes a message."""
         actor, part = self.world.actors.uplink(device.index), message.part
         place = (device.index, message.batch, part.tap)
-        self.write(Work("queue", actor, message.handed_over, *place))
-        device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes)
+        self.write(Work("queue", actor, message.handed_over, *place, version_read=part.version))
+        device.carrying = Work("transfer", actor, self.now, *place, part.num_bytes, part.version)
         device.message = message
         group = device.group
         own = (actor, group.uplink, group.uplink_bits_per_s, part.transfer_s)
@@ -786,7 +795,10 @@ class Engine:
             self.message_arrives(device, message)
             return
         actor, tap = self.world.actors.uplink(device.index), message.part.tap
-        travel = Work("latency", actor, self.now, device.index, message.batch, tap)
+        version = message.part.version
+        travel = Work(
+            "latency", actor, self.now, device.index, message.batch, tap, version_read=version
+        )
         device.in_flight.append(travel)
         factor = self.factor(group.latency_distribution, f"uplink-{device.index}/latency")
         device.last_arrival = max(self.now + group.latency_s * factor, device.last_arrival)
@@ -1056,21 +1068,33 @@ class Engine:
             actor = self.world.actors.uplink(device.index)
             under_way.append(device.carrying)
             under_way.extend(
-                Work("queue", actor, m.handed_over, m.device, m.batch, m.part.tap)
+                Work(
+                    "queue",
+                    actor,
+                    m.handed_over,
+                    m.device,
+                    m.batch,
+                    m.part.tap,
+                    version_read=m.part.version,
+                )
                 for m in device.queued
             )
             under_way.extend(device.in_flight)
-        server = self.world.actors.server
         under_way.append(self.down)
-        under_way.extend(
-            Work("queue", server, job.joined, job.device, job.batch, _first_tap(job))
-            for job in self.queue
-        )
+        under_way.extend(self.queued_at_server())
         under_way.extend(worker.doing for worker in self.workers)
         under_way.extend(device.receiving for device in self.devices)
         for work in under_way:
             if work is not None and work.start < horizon:
                 self.rows.append(_row(work, horizon, NONE, NONE, cut=True))
+
+    def queued_at_server(self) -> Iterator[Work]:
+        """What waits at the server."""
+        actor = self.world.actors.server
+        return (
+            Work("queue", actor, job.joined, job.device, job.batch, _first_tap(job))
+            for job in self.queue
+        )
 
 
 def _first_tap(job: Job) -> int:

@@ -27,10 +27,12 @@ from mobisim.world import (
     Batch,
     CellRates,
     Contention,
+    Exchange,
     Group,
     Heat,
     Part,
     Replay,
+    Rounds,
     World,
     build,
 )
@@ -466,8 +468,8 @@ def federated(choose: Random, world: World) -> World:
     return replace(world, groups=groups, replay=Replay(batches, np.array(order, dtype=np.int32)))
 
 
-def _apart(choose: Random, group: Group) -> Group:
-    rest = (choose.randint(0, 6) for _ in range(group.count - 1))
+def _apart(choose: Random, group: Group, fewest: int = 0) -> Group:
+    rest = (choose.randint(fewest, 6) for _ in range(group.count - 1))
     starts = np.cumsum([0, choose.randint(1, 6), *rest])
     order = [choose.randrange(len(group.batches)) for _ in range(starts[-1])]
     return replace(
@@ -555,3 +557,89 @@ def _in_conditions(choose: Random, group: Group) -> Group:
 def without_horizon(world: World) -> World:
     """The same world, run to its end."""
     return replace(world, horizon_s=None)
+
+
+def in_rounds(choose: Random, world: World) -> World:
+    """The same world with devices that train apart, round by round."""
+    times = _Times(choose)
+    groups = tuple(_in_rounds(choose, times, group) for group in federated_groups(choose, world))
+    count = sum(group.count for group in groups)
+    wanted = choose.randint(1, count)
+    selected = [sorted(choose.sample(range(count), wanted)) for _ in range(choose.randint(1, 5))]
+    own = [size for group in groups for size in group.batches_of.tolist()]
+    rounds = Rounds(
+        selected=np.array(selected, dtype=np.int32),
+        local=np.array([size * choose.choice([1, 1, 2]) for size in own], dtype=np.int64),
+        awaited=choose.randint(1, wanted),
+        deadline_s=choose.choice([None, times.one() * choose.randint(1, 12)]),
+        average_s=times.one(),
+    )
+    return replace(
+        world, groups=groups, rounds=rounds, on_device=True, replay=None, restarts=None, room=None
+    )
+
+
+def rounds_of(scenario: Scenario, **rounds: Any) -> World:
+    """A scenario's world with devices that train: backward takes 1 s, update 0.5, merges 0.25.
+
+    A version, of the payload's size, goes down and up; `rounds` are Rounds' other fields.
+    """
+    world = world_of(scenario)
+    groups = []
+    for group in world.groups:
+        (part,) = group.batches[0].parts
+        size, down_s = part.num_bytes, part.num_bytes * 8 / group.downlink_bits_per_s
+        alone = replace(part, num_bytes=0, transfer_s=0.0)
+        batch = Batch((alone,), 0.5, backward_s=1.0)
+        exchange = Exchange(size, down_s, size, part.transfer_s, 0.25)
+        groups.append(replace(group, batches=(batch,), exchange=exchange))
+    selected = np.array(rounds.pop("selected"), np.int32)
+    local = np.array(rounds.pop("local"), np.int64)
+    found = Rounds(selected, local, **{"deadline_s": None, "average_s": 0.5, **rounds})
+    return replace(world, groups=tuple(groups), rounds=found, on_device=True)
+
+
+def cut_in_rounds(choose: Random, world: World) -> World:
+    """The same in rounds whose mini-batches the server answers; they wait for all."""
+    times = _Times(choose)
+    world = in_rounds(choose, replace(world, contention=None))
+    assert world.rounds is not None
+    groups = []
+    for group in world.groups:
+        size = choose.choice([250, 500, 1000])
+
+        def sent(batch: Batch, group: Group = group, size: int = size) -> Batch:
+            (part,) = batch.parts
+            part = replace(
+                part, encode_s=times.or_zero(), num_bytes=size, decode_s=times.or_zero(),
+                transfer_s=size * 8 / group.uplink_bits_per_s,
+            )  # fmt: skip
+            down_s = size * 8 / group.downlink_bits_per_s
+            return replace(
+                batch, parts=(part,), backward_s=times.one(), reply_bytes=size, reply_s=down_s
+            )
+
+        groups.append(replace(group, batches=tuple(map(sent, group.batches))))
+    rounds = replace(world.rounds, deadline_s=None, awaited=world.rounds.selected.shape[1])
+    return replace(world, groups=tuple(groups), rounds=rounds, on_device=False)
+
+
+def federated_groups(choose: Random, world: World) -> list[Group]:
+    """The world's groups, some with devices of different numbers of mini-batches."""
+    return [choose.choice([group, _apart(choose, group, fewest=1)]) for group in world.groups]
+
+
+def _in_rounds(choose: Random, times: _Times, group: Group) -> Group:
+    down, up = (choose.choice([500, 1000, 1777]) for _ in "12")
+    goes_back = choose.random() < 0.7
+
+    def alone(batch: Batch) -> Batch:
+        part = replace(batch.parts[0], tap=NONE, encode_s=0.0, num_bytes=0, transfer_s=0.0)
+        goes_back_s = times.one() if goes_back else 0.0
+        return replace(batch, parts=(part,), backward_s=goes_back_s, step_s=times.one())
+
+    exchange = Exchange(
+        down, down * 8 / group.downlink_bits_per_s, up, up * 8 / group.uplink_bits_per_s,
+        times.one(),
+    )  # fmt: skip
+    return replace(group, batches=tuple(map(alone, group.batches)), exchange=exchange)

@@ -124,7 +124,8 @@ def ask(
 ) -> Question:
     """The question that a command line asks; all methods and the usual rates unless some are named.
 
-    Those that go through the data once are among them where the scenario does.
+    Those that go through the data once are among them where the scenario does, those with rounds
+    where it has several devices.
 
     Raises:
         InputError: an unknown method, one twice, rates where no link can be varied, or a scenario
@@ -134,8 +135,9 @@ def ask(
     for text in overrides:
         apply(document, text)
     _make_fair(document)
-    methods = tuple(methods) or _fitting(document)
-    fixed = _fixed_link(resolve(copy.deepcopy(document)), methods)
+    scenario = resolve(copy.deepcopy(document))
+    methods = tuple(methods) or _fitting(scenario)
+    fixed = _fixed_link(scenario, methods)
     if fixed and rates:
         raise InputError("there is no link to vary", where="--rates", got=fixed)
     return Question(
@@ -162,11 +164,13 @@ def _fixed_link(scenario: Scenario, methods: Sequence[str]) -> str | None:
     return None
 
 
-def _fitting(document: Document) -> tuple[str, ...]:
-    training = document.data.get("training")
-    stated = training if isinstance(training, dict) else document.data
-    once = stated.get("epochs", 1) == 1
-    return tuple(name for name, info in METHODS.items() if once or not info.single_pass)
+def _fitting(scenario: Scenario) -> tuple[str, ...]:
+    once, alone = (scenario.training or scenario).epochs == 1, scenario.num_devices == 1
+    return tuple(
+        name
+        for name, info in METHODS.items()
+        if (once or not info.single_pass) and not (alone and info.rounds)
+    )
 
 
 def _check_methods(methods: Sequence[str]) -> None:

@@ -165,18 +165,27 @@ def _lower(system: System, group: DeviceGroup, shape: BatchShape) -> tuple[float
 
 
 def _perturbed(system: System, group: DeviceGroup, shape: BatchShape) -> BatchCost:
-    """A forward in place and one in each direction; their slopes go up, the update comes down."""
+    """A forward in place and one in each direction; their slopes go up, the update comes down.
+
+    With rounds the slopes of many mini-batches go up together, and what trains comes as it is.
+    """
+    forwards_s, moves_s, update_s = _perturbations(system, group, shape)
+    if system.options.method.rounds is not None:
+        return _one_message(forwards_s, Traffic(()), moves_s)
     server, directions = _server(system), system.scenario.tuning.perturbations
-    forwards_s, backward_s = _perturbations(system, group, shape)
     step_s = directions * server.axpy_s(shape) + server.update_s(shape)
-    return _one_message(forwards_s, traffic(system, shape), step_s, backward_s=backward_s)
+    found = traffic(system, shape)
+    return _one_message(forwards_s + moves_s, found, step_s, backward_s=update_s)
 
 
-def _perturbations(system: System, group: DeviceGroup, shape: BatchShape) -> tuple[float, float]:
-    """All forwards, with what trains moved for each direction; then, with the update, once more."""
+def _perturbations(
+    system: System, group: DeviceGroup, shape: BatchShape
+) -> tuple[float, float, float]:
+    """All forwards; what trains moved for each direction; and, with an update, once more."""
     device, directions = _device(system, group), system.scenario.tuning.perturbations
-    forwards_s = (directions + 1) * device.forward_s(shape)
-    return forwards_s + directions * device.axpy_s(shape), device.axpy_s(shape)
+    axpy_s = device.axpy_s(shape)
+    update_s = axpy_s if system.options.method.replies else 0.0
+    return (directions + 1) * device.forward_s(shape), directions * axpy_s, update_s
 
 
 def _uploaded(system: System, group: DeviceGroup, shape: BatchShape) -> BatchCost:  # noqa: ARG001
@@ -247,6 +256,24 @@ def on_device_s(system: System, group: DeviceGroup, shape: BatchShape) -> float:
     if work == "lower_layers":
         return sum(_lower(system, group, shape))
     return _device(system, group).step(shape).total_s
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Seconds of a worker for one device's part of a round, and for the version that follows."""
+
+    merge_s: float
+    step_s: float
+
+
+def averaging(system: System, shape: BatchShape | None) -> Averaging:
+    """Each part is added to a sum, and that scaled; slopes are added along their directions."""
+    assert shape is not None
+    server = _server(system)
+    axpy_s = server.axpy_s(shape)
+    if "scalars" not in system.options.method.up:
+        return Averaging(axpy_s, axpy_s)
+    return Averaging(system.scenario.tuning.perturbations * axpy_s, server.update_s(shape))
 
 
 def sides(system: System) -> tuple[bool, bool]:

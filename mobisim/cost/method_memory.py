@@ -47,7 +47,8 @@ def memory_on_device(
         case "nothing":
             return DeviceMemory(0, 0, 0, largest, waiting * largest, runtime_bytes(profile))
         case "training":
-            return training_memory(system, profile, _piece(system, shape))
+            found = training_memory(system, profile, _piece(system, shape))
+            return replace(found, queue=largest)
         case "lower_layers":
             return replace(training_memory(system, profile, shape, "below"), queue=2 * largest)
         case "perturbed_forwards":
@@ -65,7 +66,11 @@ def memory_on_server(
         queued: bytes of the payloads that waited at the worst moment.
         cached: bytes of what is kept for later epochs.
     """
-    if system.backbone is None or shape is None or system.options.method.site == "device":
+    if system.backbone is None or shape is None:
+        return None
+    if system.options.method.device == "training" and system.options.method.rounds is not None:
+        return _averages(system, shape, queued)
+    if system.options.method.site == "device":
         return None
     match system.options.method.device:
         case "forward":
@@ -74,6 +79,8 @@ def memory_on_server(
             return replace(found, cache=cached)
         case "perturbed_forwards":
             return _updates(system, shape, queued)
+        case "lower_layers" if system.options.method.rounds is not None:
+            return _halves(system, shape, queued)
         case "lower_layers":
             return _trains(system, shape, queued, cached, "above")
         case _:
@@ -99,6 +106,24 @@ def _trains(
         cache=cached,
         transient=server.workers * found.transient,
     )
+
+
+def _halves(system: System, shape: BatchShape, queued: int) -> ServerMemory:
+    """The upper half, of which what trains is there for each participant, and the sums of both."""
+    server, rounds = system.scenario.server, system.scenario.federation.rounds
+    copies = rounds.participants or system.scenario.num_devices
+    one = _trains(system, shape, queued, 0, "above")
+    above = training(system, server.profile.precision.value, "above").tally(shape).trainable
+    both = training(system, server.profile.precision.value).tally(shape).trainable
+    state = copies * (one.state + FP32_BYTES * above) + 2 * FP32_BYTES * both
+    return replace(one, state=state)
+
+
+def _averages(system: System, shape: BatchShape, queued: int) -> ServerMemory:
+    """What trains in fp32, and the sum of what devices sent."""
+    server = system.scenario.server
+    trainable = training(system, server.profile.precision.value).tally(shape).trainable
+    return ServerMemory(2 * FP32_BYTES * trainable, 0, queued, runtime_bytes(server.profile))
 
 
 def _updates(system: System, shape: BatchShape, queued: int) -> ServerMemory:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mobisim.cost.system import System
 from mobisim.cost.tape import FP32_BYTES
+from mobisim.cost.training import BackbonePart
 from mobisim.cost.training_memory import training
 from mobisim.cost.wire import HEADER_BYTES, LABEL_BYTES, LENGTH_BYTES, encoded_bytes, payload_parts
 from mobisim.cost.work import BatchShape
@@ -30,7 +31,8 @@ def traffic(system: System, shape: BatchShape | None) -> Traffic:
     Raises:
         InputError: a payload that cannot be counted.
     """
-    method, up = system.options.method, system.options.up
+    method = system.options.method
+    up = tuple(what for what in system.options.up if what not in method.exchanges[1])
     if not up or (shape is not None and shape.fresh is None):
         return Traffic(())
     if method.has_side_network:
@@ -46,6 +48,28 @@ def _taps(system: System, shape: BatchShape | None) -> tuple[int, ...]:
     sent = shape.fresh.sent if shape is not None and shape.fresh is not None else None
     return payload_parts(
         system.scenario.wire, sent, width, len(system.taps), by_layer=system.by_layer
+    )
+
+
+@dataclass(frozen=True)
+class RoundTraffic:
+    """Bytes that a device gets for a round and sends after it; 0 without rounds."""
+
+    down: int
+    up: int
+
+
+def round_traffic(system: System, shape: BatchShape | None) -> RoundTraffic:
+    """The messages of a round."""
+    if system.options.method.rounds is None:
+        return RoundTraffic(0, 0)
+    assert shape is not None
+    down, up = system.options.method.exchanges
+    return RoundTraffic(
+        *(
+            HEADER_BYTES + sum(crossing_bytes(system, what, shape) for what in way)
+            for way in (down, up)
+        )
     )
 
 
@@ -68,14 +92,18 @@ def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:
             return LABEL_BYTES * sent.num_labels
         case "scalars":
             return FP32_BYTES * system.scenario.tuning.perturbations
-        case "update":
-            run = training(system, system.scenario.server.profile.precision.value)
-            return FP32_BYTES * run.tally(sent).trainable
+        case "update" | "model":
+            return FP32_BYTES * _trains_on_device(system, sent)
         case "gradients" | "activations":
             layers = len(system.taps) if system.options.method.has_side_network else 1
             return layers * layer_bytes(system, sent.num_tokens, system.scenario.wire.codec)
         case "trained":
             return delivered_bytes(system)
+
+
+def _trains_on_device(system: System, shape: BatchShape) -> int:
+    part: BackbonePart = "below" if system.options.method.site == "split" else "all"
+    return training(system, "fp32", part).tally(shape).trainable
 
 
 def delivered_bytes(system: System) -> int:
@@ -85,7 +113,8 @@ def delivered_bytes(system: System) -> int:
         return 0
     if method.has_side_network:
         return system.side.download_bytes if system.side is not None else 0
-    run = training(system, "fp32", "above" if method.site == "split" else "all")
+    has_half = method.site == "split" and method.rounds is None  # and no average is newer
+    run = training(system, "fp32", "above" if has_half else "all")
     return FP32_BYTES * run.tally(_ANY_SHAPE).trainable
 
 

@@ -148,7 +148,7 @@ class Bench:
 
     def _history(self, prepared: Prepared, timeline: Timeline) -> History:
         """What a run learns: trained once for all runs whose steps come in the same order."""
-        order = order_with(prepared, timeline.steps)
+        order = order_with(prepared, timeline.steps, timeline.merged)
         for known, history in self.learned:
             if order.begins(known) and len(order.steps) == len(known.steps):
                 return history

@@ -12,7 +12,8 @@ from mobisim.prepare import Prepared
 from mobisim.report.metrics import MetricsFold, Totals
 from mobisim.runner import collector_at_rest
 from mobisim.sim.engine import simulate
-from mobisim.span import NONE, STEP
+from mobisim.span import MERGE, NONE, STEP
+from mobisim.sweeps.order import merges
 from mobisim.world import World
 
 
@@ -20,12 +21,14 @@ from mobisim.world import World
 class Timeline:
     """What a plan asks of a run's spans.
 
-    Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read, `ends_s` [steps];
-    `finish_s` [devices that have mini-batches], from joining to the end of the last step.
+    Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read, `merged` [merges, 3]
+    as orders have them, `ends_s` [steps]; `finish_s` [devices that have mini-batches], from joining
+    to the end of the last step, or merge.
     """
 
     totals: Totals
     steps: NDArray[np.int64]
+    merged: NDArray[np.int64]
     ends_s: NDArray[np.float64]
     finish_s: NDArray[np.float64]
 
@@ -34,19 +37,20 @@ def timeline_of(prepared: Prepared) -> Timeline:
     """Simulate a run whose work ends."""
     world = prepared.world
     fold = MetricsFold(world)
-    steps, ends = [np.empty((0, 3), np.int64)], [np.empty(0)]
+    steps, merged, ends = [np.empty((0, 3), np.int64)], [np.empty((0, 3), np.int64)], [np.empty(0)]
+    finish = np.zeros(len(world.batches_of))
     with collector_at_rest():
         for block in simulate(world):
             fold.add(block)
             done = block.columns[block.columns.kind == STEP]
             steps.append(np.stack([done.device, done.batch, done.version_read], axis=1))
             ends.append(done.end)
-    order, ends_s = np.concatenate(steps), np.concatenate(ends)
-    finish = np.zeros(len(world.batches_of))
-    owned = order[:, 0] != NONE
-    np.maximum.at(finish, order[owned, 0], ends_s[owned])
-    busy = world.batches_of > 0
-    return Timeline(fold.totals(), order, ends_s, (finish - _joined(world))[busy])
+            merged.append(merges(block.columns))
+            last = np.isin(block.columns.kind, (MERGE, STEP)) & (block.columns.device != NONE)
+            np.maximum.at(finish, block.columns.device[last], block.columns.end[last])
+    finish_s = (finish - _joined(world))[world.batches_of > 0]
+    found = (np.concatenate(each) for each in (steps, merged, ends))
+    return Timeline(fold.totals(), *found, finish_s)
 
 
 def _joined(world: World) -> NDArray[np.float64]:

@@ -61,7 +61,7 @@ class Blame(NamedTuple):
         return max(shares, key=shares.__getitem__)
 
 
-_NOTHING = Blame()
+NOTHING = Blame()
 _ROUNDING = 1e-9  # of sums that ought to be an instant
 
 
@@ -72,10 +72,10 @@ class BlameFold:
         self.roles = world.actors.roles.tolist()
         count = world.actors.num_devices
         self.flies = [world.groups[group].latency_s > 0 for group in world.group_of]
-        self.device = [_NOTHING] * count  # of what each device did last
-        self.link = [_NOTHING] * count  # of what each uplink carried last
-        self.credit = [_NOTHING] * count  # of the step that last gave each device credit
-        self.sets_out = [_NOTHING] * count  # of when each device's last mere data was there
+        self.device = [NOTHING] * count  # of what each device did last
+        self.link = [NOTHING] * count  # of what each uplink carried last
+        self.credit = [NOTHING] * count  # of the step that last gave each device credit
+        self.sets_out = [NOTHING] * count  # of when each device's last mere data was there
         self.resumed: dict[tuple[int, int], Blame] = {}  # of mini-batches begun after a wait
         self.mere_data = any(p.forward_s == 0 for b in world.all_batches for p in b.parts)
         self.reply: dict[tuple[int, int], Blame] = {}  # of what is on its way to a device
@@ -86,7 +86,7 @@ class BlameFold:
         self.caches = world.caches
         self.taken_up: dict[tuple[int, int], Blame] = {}  # of take-ups that another may follow
         self.left = world.total_batches  # of the devices' mini-batches, not stepped yet
-        self.passed = _NOTHING  # of the last of their steps
+        self.passed = NOTHING  # of the last of their steps
         self.worker: dict[int, tuple[int, int, Blame]] = {}
         self.world = world
         self.bounded = world.room is not None
@@ -94,8 +94,8 @@ class BlameFold:
         self.handed_over: dict[int, tuple[int, frozenset[int]]] = {}  # of the one at hand
         self.up_at = -1.0  # when the server last came back
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
-        self.last_step = _NOTHING
-        self.final = _NOTHING
+        self.last_step = NOTHING
+        self.final = NOTHING
         self.follow: dict[int, Callable[[Row], None]] = {
             **dict.fromkeys((FORWARD, ENCODE), self._device_work),
             BACKWARD: self._backward,
@@ -212,7 +212,7 @@ class BlameFold:
         before = batch
         while before >= 0 and (device, before) not in self.taken_up:
             before -= 1
-        blame = self.taken_up.get((device, before), _NOTHING)
+        blame = self.taken_up.get((device, before), NOTHING)
         self.job[device, batch] = self.taken_up[device, batch] = blame
         return blame
 
@@ -245,7 +245,7 @@ class BlameFold:
         self._arrives(device, batch, tap, blame)
 
     def _download(self, row: Row) -> None:
-        at, replied = self.replied.get(row[4], (0.0, _NOTHING))
+        at, replied = self.replied.get(row[4], (0.0, NOTHING))
         before = replied if at == row[2] else self.delivery.get(row[4], self.last_step)
         self.final = before._replace(downlink=before.downlink + (row[3] - row[2]))
         self.delivery[row[4]] = self.final

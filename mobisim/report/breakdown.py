@@ -20,7 +20,8 @@ NOTE = "seconds a mini-batch; waiting is left out, since others are worked on me
 # Work in the order of the pipeline; hatches tell apart in grey what lightness does not.
 HATCHES = {
     "forward": "", "backward": "--", "encode": "//", "transfer": "\\\\", "latency": "..",
-    "decode": "xx", "side_forward": "++", "step": "", "reply": "oo",
+    "decode": "xx", "side_forward": "++", "step": "", "reply": "oo", "download": "|",
+    "update": "xx", "merge": "\\",
 }  # fmt: skip
 
 

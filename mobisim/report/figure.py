@@ -49,6 +49,8 @@ KIND_COLOUR = {
     "backward": "#5c93c9",
     "reply": "#f2b134",
     "down": "#c0504d",
+    "update": "#1d4a75",
+    "merge": "#86cdb3",
 }
 
 _STYLE = {

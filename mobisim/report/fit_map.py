@@ -28,6 +28,10 @@ TITLES = {
     "server-only": "server only",
     "split-lora": "split LoRA",
     "fwdllm": "FwdLLM",
+    "fedavg-lora": "FedAvg LoRA",
+    "fedavg-adapters": "FedAvg adapters",
+    "splitfed-lora": "SplitFed LoRA",
+    "fed-fwdllm": "federated FwdLLM",
 }
 
 

@@ -26,7 +26,7 @@ MIN_EDGED_POINTS = 6.0  # a white edge would swallow narrower bars
 MIN_POINTS = 0.75  # thinner bars are widened to be seen, where so few of them lie in a row
 MAX_WIDENED = 80
 IDLE = ("wait", "pause", "down")
-DARK_KINDS = frozenset({"forward", "step"})  # the numbers on these are white
+DARK_KINDS = frozenset({"forward", "step", "update"})  # the numbers on these are white
 
 Depth = tuple[NDArray[np.float64], NDArray[np.int64]]
 

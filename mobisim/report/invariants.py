@@ -18,6 +18,7 @@ from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
 from mobisim.report.presence import Presence
 from mobisim.report.queue_order import QueueOrder
 from mobisim.report.restarted import Restarted
+from mobisim.report.round_checks import RoundChecks
 from mobisim.span import (
     BACKWARD,
     DOWNLOAD,
@@ -28,8 +29,10 @@ from mobisim.span import (
     REPLY,
     STEP,
     TRANSFER,
+    UPDATE,
     WAIT,
     WORK_KINDS,
+    Span,
     SpanColumns,
 )
 from mobisim.units import BITS_PER_BYTE
@@ -49,6 +52,7 @@ RULES = {
     11: "no device begins a mini-batch while it is away",
     12: "no worker works while the server is down",
     13: "what has vanished neither works nor sends, and repeats no more than it lost",
+    14: "a version is the average of what came before its round was over, each once and whole",
 }
 
 _CARRIED = (TRANSFER, DOWNLOAD, REPLY)
@@ -56,7 +60,10 @@ _ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
 
 
 def _fail(number: int, actors: tuple[str, ...], columns: SpanColumns, row: Any) -> None:
-    span = next(columns[np.array([int(row)])].spans())
+    _fail_at(number, actors, next(columns[np.array([int(row)])].spans()))
+
+
+def _fail_at(number: int, actors: tuple[str, ...], span: Span) -> None:
     values = span._asdict() | {"kind": KINDS[span.kind], "actor": actors[span.actor]}
     # An instant may be wrong in any way; elsewhere NONE has nothing to say.
     told = (k for k, value in values.items() if value != NONE or k in ("start", "end"))
@@ -89,6 +96,7 @@ class InvariantFold:
         self.restarted = Restarted(self.roles)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
         self.replayed = np.zeros(world.replayed, dtype=np.int64)
+        self.rounds = RoundChecks(world) if world.rounds is not None else None
 
     def add(self, columns: SpanColumns) -> None:
         """Check a further block.
@@ -102,6 +110,8 @@ class InvariantFold:
         self._links(columns)
         self._versions(columns)
         self._delivery(columns)
+        for breach in self.rounds.breaches(columns) if self.rounds is not None else ():
+            _fail_at(breach.number, self.names, breach.span)
         left = self.queue_order.left(columns)
         self._require(10, self.queue_order.fine(left), left)
         self._require(12, self.restarted.fine(columns), columns)
@@ -111,6 +121,13 @@ class InvariantFold:
     def _require(self, number: int, fine: NDArray[np.bool_], columns: SpanColumns) -> None:
         if not fine.all():
             _fail(number, self.names, columns, np.argmin(fine))
+
+    @property
+    def last_kind(self) -> int:
+        """What a mini-batch's last span is."""
+        if self.world.replies:
+            return BACKWARD
+        return UPDATE if self.rounds is not None else STEP
 
     def _clock(self, columns: SpanColumns) -> None:
         ends = np.concatenate([[self.last_end], columns.end])
@@ -170,6 +187,8 @@ class InvariantFold:
 
     def _delivery(self, columns: SpanColumns) -> None:
         """What trained is delivered once all steps are done."""
+        if self.rounds is not None:
+            return  # versions go out between steps
         stepped = columns.end[columns.kind == STEP]
         self.stepped_at = max(self.stepped_at, stepped.max(initial=0.0))
         waits = (columns.kind != DOWNLOAD) | (columns.start >= self.stepped_at)
@@ -177,12 +196,15 @@ class InvariantFold:
 
     def _jobs(self, columns: SpanColumns) -> None:
         """Check the mini-batches that this block completes; carry the rest."""
-        drawn = columns[(columns.device == NONE) & (columns.kind == STEP) & ~columns.cut]
-        np.add.at(self.replayed, drawn.batch, 1)
+        if self.world.replay is not None:
+            drawn = columns[(columns.device == NONE) & (columns.kind == STEP) & ~columns.cut]
+            np.add.at(self.replayed, drawn.batch, 1)
         owned = (columns.batch != NONE) & (columns.device != NONE)
+        if self.rounds is not None:
+            owned &= columns.version_read == NONE  # else what crosses for a round
         part_of_job = owned & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
         jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.world)
-        complete = jobs.complete(BACKWARD if self.world.replies else STEP)
+        complete = jobs.complete(self.last_kind)
         self.open = jobs.columns[~complete]
         if complete.any():
             done = jobs[complete]
@@ -192,13 +214,14 @@ class InvariantFold:
             self._causes(self.restarted.without_lost(once))
             first = done.columns[done.first]
             self._require(11, self.presence.fine(first.device, done.begun()), first)
-            if not self.world.on_device:
+            if not self.world.on_device and self.rounds is None:
                 self._run_ahead(done)
 
     def _conservation(self, jobs: Jobs) -> None:
         columns, first = jobs.columns, jobs.first
         expected = self._expected(columns.device[first], columns.batch[first])
-        for kind, spans in zip(_COUNTED, expected, strict=False):
+        for counted, spans in zip(_COUNTED, expected, strict=False):
+            kind = UPDATE if self.rounds is not None and counted == STEP else counted
             fine = jobs.total((columns.kind == kind).astype(np.int64)) == spans
             self._require(1, fine, columns[first])
         for kind, size in zip((TRANSFER, REPLY), expected[len(_COUNTED) :], strict=True):
@@ -218,7 +241,7 @@ class InvariantFold:
         self._require(3, fine, columns)
         before = np.where(jobs.stage >= STEP_STAGE, -np.inf, columns.end)
         latest = np.maximum.reduceat(before, jobs.first)
-        step = np.flatnonzero(columns.kind == STEP)
+        step = np.flatnonzero(columns.kind == (STEP if self.rounds is None else UPDATE))
         self._require(3, columns.start[step] >= latest, columns[step])
 
     def _run_ahead(self, jobs: Jobs) -> None:
@@ -232,6 +255,9 @@ class InvariantFold:
         """Check what can only be known at the end of a run that nothing cut short."""
         if len(self.open):
             _fail(1, self.names, self.open, 0)
+        if self.rounds is not None:
+            self._all_rounds(self.rounds.version)
+            return
         expected = self.world.batches_of
         for device in np.flatnonzero(self.steps_of != expected):
             evidence = f"device-{device}: {self.steps_of[device]} steps of {expected[device]}"
@@ -239,6 +265,11 @@ class InvariantFold:
         for number in np.flatnonzero(self.replayed != 1):
             evidence = f"mini-batch {number} of the replay: {self.replayed[number]} steps"
             raise InvariantError(1, RULES[1], evidence)
+
+    def _all_rounds(self, stepped: int) -> None:
+        if stepped != self.world.total_steps:
+            evidence = f"{stepped} steps of {self.world.total_steps} rounds"
+            raise InvariantError(14, RULES[14], evidence)
 
 
 _COUNTED = (FORWARD, TRANSFER, STEP, REPLY)

@@ -24,6 +24,7 @@ from mobisim.span import (
     SIDE_FORWARD,
     STEP,
     TRANSFER,
+    UPDATE,
     SpanColumns,
 )
 from mobisim.world import World
@@ -39,6 +40,7 @@ _STAGE = {
     SIDE_FORWARD: 7,
     BACKWARD: 7,
     STEP: 8,
+    UPDATE: 8,
     REPLY: 9,
 }
 _SERVER_QUEUE_STAGE, STEP_STAGE, _REPLY_LATENCY_STAGE, _REPLIED_STAGE = 5, 8, 10, 11

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.report.blame import Blame, BlameFold
+from mobisim.report.round_blame import RoundBlame
 from mobisim.span import (
     DEVICE,
     DOWN,
@@ -18,12 +19,14 @@ from mobisim.span import (
     DOWNLOAD,
     KINDS,
     LATENCY,
+    MERGE,
     PAUSE,
     QUEUE,
     REPLY,
     SERVER,
     STEP,
     TRANSFER,
+    UPDATE,
     UPLINK,
     WAIT,
     WORK_KINDS,
@@ -123,8 +126,8 @@ class Totals:
     """What a run comes to.
 
     Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s`, work only, and
-    `carried_bytes`, of whole transfers, are [actors]; `stepped`, the steps of each distinct
-    mini-batch, is [mini-batches of all groups].
+    `carried_bytes`, of whole transfers, are [actors]; `stepped`, how often each distinct mini-batch
+    was learned from, is [mini-batches of all groups].
     """
 
     start: float
@@ -184,6 +187,7 @@ class Totals:
             "server_queue": self._per_step(QUEUE, SERVER),
             **{kind: self._anywhere(kind) for kind in ("decode", "side_forward", "step")},
             **self._replies,
+            **self._rounds,
         }
 
     @property
@@ -201,6 +205,14 @@ class Totals:
             "reply_latency": self._per_step(LATENCY, DOWNLINK),
         }
 
+    @property
+    def _rounds(self) -> dict[str, float]:
+        """What rounds are made of besides, where there are any: in the mean of these."""
+        if not self.seconds[MERGE].any():
+            return {}
+        kinds = ("download", "update", "merge")
+        return {kind: self._anywhere(kind) for kind in kinds}
+
     def _anywhere(self, kind: str) -> float:
         return float(self.seconds[KINDS.index(kind)].sum()) / max(self.num_steps, 1)
 
@@ -212,7 +224,8 @@ class MetricsFold:
         self.roles = world.actors.roles
         self.world = world
         self.stepped = np.zeros(world.num_sorts, np.int64)
-        self.blame = BlameFold(world)
+        self.blame = BlameFold(world) if world.rounds is None else RoundBlame(world)
+        self.works_on = STEP if world.rounds is None else UPDATE  # what ends a mini-batch's work
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
         self.counts = {"spans": 0, "steps": 0, "cut": 0, "lost": 0, "restarts": 0, "transfers": 0}
@@ -241,7 +254,8 @@ class MetricsFold:
         self.lost_s += float(lasted[lost].sum())
         steps = columns[(columns.kind == STEP) & whole]
         self.counts["steps"] += len(steps)
-        sorts = self.world.sorts(steps.device, steps.batch)
+        worked = columns[(columns.kind == self.works_on) & whole]
+        sorts = self.world.sorts(worked.device, worked.batch)
         self.stepped += np.bincount(sorts, minlength=len(self.stepped))
         sent = (columns.kind == TRANSFER) & whole
         self.counts["transfers"] += int(sent.sum())

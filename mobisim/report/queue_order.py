@@ -24,7 +24,7 @@ class QueueOrder:
     def left(self, columns: SpanColumns) -> SpanColumns:
         """The spans of those who left the queue."""
         queued = (columns.kind == QUEUE) & (self.roles[columns.actor] == SERVER) & ~columns.cut
-        return columns[queued]
+        return columns[queued & (columns.version_read == NONE)]  # else it waits for its round's end
 
     def fine(self, left: SpanColumns) -> NDArray[np.bool_]:
         """Who left after all that go before: of the same device, or with first-come of all."""

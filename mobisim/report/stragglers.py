@@ -18,6 +18,7 @@ from mobisim.report.tables import read_spans
 from mobisim.span import (
     DEVICE,
     LATENCY,
+    MERGE,
     NONE,
     PAUSE,
     QUEUE,
@@ -82,7 +83,7 @@ class DelaysFold:
         sent = (role == UPLINK) & np.isin(columns.kind, (TRANSFER, LATENCY))
         taken = (role == SERVER) & (columns.kind == QUEUE)
         marks = ((self.done, on_device), (self.arrived, sent), (self.taken, taken))
-        for latest, which in (*marks, (self.stepped, columns.kind == STEP)):
+        for latest, which in (*marks, (self.stepped, np.isin(columns.kind, (MERGE, STEP)))):
             np.maximum.at(latest, columns.device[which], columns.end[which])
 
     @property

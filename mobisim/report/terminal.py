@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mobisim.report import verdict, wording
 from mobisim.report.wording import Summary, count, percent
+from mobisim.scenario.methods import METHODS
 from mobisim.units import J_PER_WH, human_size, human_time
 
 MAX_WIDTH = 96
@@ -42,7 +43,7 @@ def print_summary(summary: Summary, console: Console, *, result_dir: Path | None
         "quality": _quality(summary),
         "time": _time(summary),
         "pace": _pace(summary),
-        "mini-batch": _mini_batch(summary),
+        _unit(summary): _each(summary),
         "busy": _busy(summary),
         "memory": _memory(summary),
         "bytes": _bytes(summary),
@@ -140,7 +141,13 @@ def _pace(summary: Summary) -> Lines:
         yield _bar(part, seconds / makespan, human_time(seconds), percent(seconds / makespan))
 
 
-def _mini_batch(summary: Summary) -> Lines:
+def _unit(summary: Summary) -> str:
+    """What ends with a step."""
+    method = METHODS.get(summary["method"])
+    return "mini-batch" if method is None or method.rounds is None else "round"
+
+
+def _each(summary: Summary) -> Lines:
     steps = {k: v for k, v in (summary.get("step_breakdown_s") or {}).items() if v}
     longest = max(steps.values(), default=0.0)
     for name, seconds in steps.items():

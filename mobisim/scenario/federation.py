@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mobisim.scenario.method_options import Count
-from mobisim.scenario.quantities import Strict, problem_of
+from mobisim.scenario.quantities import Strict, Time, problem_of
 
 # Of each block of a backbone's layers, which layer is tapped.
 Sample = Literal["last", "first", "average", "importance"]
@@ -59,6 +59,30 @@ class Replay(Strict):
     steps: Count
 
 
+class Rounds(Strict):
+    """How devices take part in the rounds of methods that have them.
+
+    Each of `count` rounds, by default as many as go through the data as often as `epochs` says,
+    waits for updates of `participants` devices, all with data if null. `over_selection` times as
+    many are selected at random, and it ends without the rest; or at the `deadline`. Whoever takes
+    part goes `local_epochs` times through its own data, once unless stated, or works through
+    `local_steps` mini-batches.
+    """
+
+    count: Count | None = None
+    participants: Count | None = None
+    local_epochs: Count | None = None
+    local_steps: Count | None = None
+    deadline: Time | None = None
+    over_selection: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+
+    @model_validator(mode="after")
+    def _work_is_stated_once(self) -> Self:
+        if self.local_epochs is not None and self.local_steps is not None:
+            raise problem_of("local_steps", "expected: local_epochs or local_steps, not both")
+        return self
+
+
 class Federation(Strict):
     """How devices with data, and perhaps backbones, of their own learn together.
 
@@ -68,4 +92,5 @@ class Federation(Strict):
 
     partition: Partition | None = None
     replay: Replay | None = None
+    rounds: Rounds = Rounds()
     alignment: Alignment = Alignment()

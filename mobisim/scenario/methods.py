@@ -14,14 +14,17 @@ Site = Literal["device", "server", "split"]
 # Transformers' scaled_dot_product_attention, or products and softmax one by one.
 AttentionKernel = Literal["fused", "eager"]
 # What can cross the link. Up, per mini-batch or sample; down, as a reply to a mini-batch or, what
-# trained at the server, once at the end.
+# trained at the server, once at the end. A model, all that trains, crosses for each round.
 Crossing = Literal[
-    "activations", "labels", "residuals", "tokens", "scalars", "gradients", "update", "trained"
-]
+    "activations", "labels", "residuals", "tokens", "scalars", "gradients", "update", "trained",
+    "model",
+]  # fmt: skip
 # What the device does for a mini-batch: nothing; the frozen backbone's forward; forwards with its
 # bypass perturbed; the training of the layers below a cut; all of the training.
 DeviceWork = Literal["nothing", "forward", "perturbed_forwards", "lower_layers", "training"]
 Tokens = Literal["all", "loss"]
+# What ends a round: that all updates that it waits for have come, or that its time is over.
+Barrier = Literal["synchronous"]
 Learns = Literal["labels", "residuals"]
 Prediction = Literal["head", "verbaliser", "uniform"]
 BackboneWeights = Literal["int8", "nf4"]
@@ -102,6 +105,7 @@ class MethodInfo:
             `Defaults.learns` says.
         down: what comes back: gradients or an update for each mini-batch, for which the device
             waits; what trained at the server once, when training is done.
+        rounds: what ends a round of devices that train apart, if there are rounds.
         single_pass: whether devices go through their data once, and the server may learn on from
             what it has kept of all of them.
         defaults: what it takes for the options of methods with a side network.
@@ -117,8 +121,20 @@ class MethodInfo:
     backward_through_backbone: bool = True
     up: tuple[Crossing, ...] = ()
     down: tuple[Crossing, ...] = ()
+    rounds: Barrier | None = None
     single_pass: bool = False
     defaults: Defaults = Defaults()
+
+    @property
+    def exchanges(self) -> tuple[tuple[Crossing, ...], tuple[Crossing, ...]]:
+        """What goes down and what goes up for each round."""
+        if self.rounds is None:
+            return (), ()
+        down, up = (
+            tuple(what for what in way if what in ("model", "scalars"))
+            for way in (self.down, self.up)
+        )
+        return down, up
 
     @property
     def replies(self) -> tuple[Crossing, ...]:
@@ -146,7 +162,7 @@ class MethodInfo:
         LoRA does at the server alone what it does on the device.
         """
         own = (self.defaults,) if self.has_side_network else ()
-        return (self.kernel, self.trains, self.bypass, *own)
+        return (self.kernel, self.trains, self.bypass, self.rounds, *own)
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -271,6 +287,57 @@ METHODS: dict[str, MethodInfo] = {
         backward_through_backbone=False,
         up=("scalars",),
         down=("update",),
+    ),
+    "fedavg-lora": MethodInfo(
+        title="FedAvg with LoRA (FedPETuning)",
+        description=(
+            "round by round devices train LoRA on data of their own from what all learned before, "
+            "and the server averages what they send"
+        ),
+        reference="fedpetuning",
+        bypass=Lora(),
+        up=("model",),
+        down=("model", "trained"),
+        rounds="synchronous",
+    ),
+    "fedavg-adapters": MethodInfo(
+        title="FedAvg with Houlsby adapters (FedPETuning)",
+        description="as fedavg-lora, but adapters and the norms train",
+        reference="fedpetuning",
+        trains=("norms",),
+        bypass=Adapters(),
+        up=("model",),
+        down=("model", "trained"),
+        rounds="synchronous",
+    ),
+    "splitfed-lora": MethodInfo(
+        title="SplitFed with LoRA",
+        description=(
+            "as split-lora, with many devices in rounds: the server trains a copy of its share for "
+            "each, and averages both shares of all"
+        ),
+        reference="splitfed",
+        bypass=Lora(),
+        site="split",
+        device="lower_layers",
+        up=("activations", "labels", "model"),
+        down=("gradients", "model", "trained"),
+        rounds="synchronous",
+    ),
+    "fed-fwdllm": MethodInfo(
+        title="FwdLLM with many devices: zeroth-order LoRA in rounds",
+        description=(
+            "round by round devices run forward with LoRA perturbed in directions of their own, "
+            "and send each one's slope of the loss over their data; the server steps along all"
+        ),
+        reference="fwdllm",
+        bypass=Lora(),
+        site="server",
+        device="perturbed_forwards",
+        backward_through_backbone=False,
+        up=("scalars",),
+        down=("model", "trained"),
+        rounds="synchronous",
     ),
 }
 

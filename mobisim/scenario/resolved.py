@@ -99,13 +99,7 @@ def check_options(scenario: Scenario) -> None:
     found = options_of(scenario)
     if found.learns == "residuals":
         _check_residuals(scenario, found)
-    if found.method.device == "training" and scenario.num_devices > 1:
-        raise InputError(
-            "devices that train alone know nothing of one another; simulate one of them",
-            where="devices",
-            expected="one device",
-            got=f"{scenario.num_devices} devices",
-        )
+    _check_devices(scenario, found)
     if found.backbone_weights is not None:
         _check_weights(scenario, found.backbone_weights)
     if found.method.single_pass and (scenario.training or scenario).epochs > 1:
@@ -114,7 +108,7 @@ def check_options(scenario: Scenario) -> None:
             where="training.epochs" if scenario.training else "epochs",
             expected="1; federation.replay says how long the server learns on",
         )
-    if scenario.federation.replay is not None:
+    if scenario.federation.replay is not None and found.method.rounds is None:
         _check_replay(scenario, found)
     if scenario.federation.partition is not None:
         _check_partition(scenario, found)
@@ -132,6 +126,18 @@ def check_options(scenario: Scenario) -> None:
             "what a server keeps is counted sample by sample, a stated payload is not",
             where="wire.payload_bytes",
             expected="a codec alone",
+        )
+
+
+def _check_devices(scenario: Scenario, found: Options) -> None:
+    if found.method.rounds is not None:
+        _check_rounds(scenario, found)
+    elif found.method.device == "training" and scenario.num_devices > 1:
+        raise InputError(
+            "devices that train alone know nothing of one another; simulate one of them",
+            where="devices",
+            expected="one device",
+            got=f"{scenario.num_devices} devices",
         )
 
 
@@ -168,6 +174,45 @@ def _check_replay(scenario: Scenario, found: Options) -> None:
             "the server learns on from samples",
             where="batch_size",
             expected="batch_size and sequence_length, and a model",
+        )
+
+
+def _check_rounds(scenario: Scenario, found: Options) -> None:
+    """Refuse more participants than devices, and machines that rounds do not know."""
+    rounds = scenario.federation.rounds
+    participants = rounds.participants
+    if found.method.replies and (rounds.deadline is not None or rounds.over_selection > 1):
+        raise InputError(
+            "a round of models that are cut in two waits for all of its devices",
+            where="federation.rounds",
+            expected="no deadline and no over_selection",
+        )
+    if participants is not None and participants > scenario.num_devices:
+        raise InputError(
+            "a round has at most all devices",
+            where="federation.rounds.participants",
+            expected=f"at most {scenario.num_devices}",
+            got=str(participants),
+        )
+    for key in ("restarts", "room"):
+        if getattr(scenario.server, key) is not None:
+            raise InputError(
+                f"{key} is known of a server that trains what devices send",
+                where=f"server.{key}",
+                expected="null, or a method without rounds",
+            )
+    for index, group in enumerate(scenario.devices):
+        if group.absences is not None and group.absences.kind == "abrupt":
+            raise InputError(
+                "who takes part in rounds leaves between mini-batches",
+                where=f"devices[{index}].absences.kind",
+                expected="graceful, or a method without rounds",
+            )
+    if scenario.server.colocated:
+        raise InputError(
+            "one machine for device and worker is known of methods without rounds only",
+            where="server.colocated",
+            expected="false",
         )
 
 

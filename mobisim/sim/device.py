@@ -11,12 +11,12 @@ from typing import Any
 from mobisim.outages import outlook
 from mobisim.sim.battery import Charge
 from mobisim.sim.heat import Warmth
+from mobisim.sim.job import Receiver
 from mobisim.sim.kernel import Alarm, Callback
 from mobisim.sim.link import Downlink, Uplink
 from mobisim.sim.losses import Losses
 from mobisim.sim.machine import DEVICE_SIDE
 from mobisim.sim.scene import Scene
-from mobisim.sim.server import Server
 from mobisim.span import BACKWARD, ENCODE, FORWARD, NONE, PAUSE, STEP, WAIT, Row
 from mobisim.streams import Factor, factor_stream
 from mobisim.world import Batch, Group
@@ -25,7 +25,9 @@ from mobisim.world import Batch, Group
 class Device:
     """Runs the frozen backbone over its mini-batches, within its run-ahead."""
 
-    def __init__(self, scene: Scene, group: Group, index: int, server: Server) -> None:
+    updates = STEP  # what a device that trains by itself ends a mini-batch with
+
+    def __init__(self, scene: Scene, group: Group, index: int, server: Receiver) -> None:
         self.scene, self.group, self.index, self.server = scene, group, index, server
         self.rank = scene.world.num_workers + index
         self.num_batches = int(scene.world.batches_of[index])
@@ -208,7 +210,7 @@ class Device:
 
     def _backward_ends(self, _: Any) -> None:
         self._computed()
-        self._train(STEP, self.batch.step_s, self._stepped)
+        self._train(self.updates, self.batch.step_s, self._stepped)
 
     def _stepped(self, _: Any) -> None:
         self._computed()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from simpy.core import EmptySchedule
 
 from mobisim.sim.device import Device
+from mobisim.sim.participant import Participant
 from mobisim.sim.restarts import Restarts
+from mobisim.sim.rounds import Coordinator
 from mobisim.sim.scene import Scene
 from mobisim.sim.server import Server
 from mobisim.span import NONE, Block, Row
@@ -19,14 +21,8 @@ BLOCK_ROWS = 65_536  # also the row groups of spans.parquet
 def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
     """The spans of a world in blocks, ordered by their ends; ends when the reader stops asking."""
     scene = Scene(world)
-    server = Server(scene)
-    devices = server.devices = _devices(scene, server)
+    server, devices = _begun(scene)
     restarts = _restarts(scene, server)
-    for device in devices:
-        server.begins(device)
-        device.next_batch()
-    if restarts is not None:
-        restarts.begin()
     rows = scene.rows
     running = True
     while running:
@@ -38,14 +34,31 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
             del rows[:block_rows]
 
 
-def _devices(scene: Scene, server: Server) -> list[Device]:
+def _begun(scene: Scene) -> tuple[Server | Coordinator, Sequence[Device]]:
+    """The server and all devices, with what they do first begun."""
     groups = [group for group in scene.world.groups for _ in range(group.count)]
-    return [Device(scene, group, index, server) for index, group in enumerate(groups)]
+    if scene.world.rounds is not None:
+        coordinator = Coordinator(scene)
+        coordinator.devices = [Participant(scene, g, i, coordinator) for i, g in enumerate(groups)]
+        coordinator.begin()
+        return coordinator, coordinator.devices
+    server = Server(scene)
+    devices = [Device(scene, group, index, server) for index, group in enumerate(groups)]
+    server.devices = devices
+    for device in devices:
+        server.begins(device)
+        device.next_batch()
+    return server, devices
 
 
-def _restarts(scene: Scene, server: Server) -> Restarts | None:
+def _restarts(scene: Scene, server: Server | Coordinator) -> Restarts | None:
+    """Of a server that restarts, begun; where devices train by themselves it is none."""
     stated = scene.world.restarts
-    return None if stated is None or scene.world.on_device else Restarts(scene, server, stated)
+    if stated is None or scene.world.on_device or isinstance(server, Coordinator):
+        return None
+    restarts = Restarts(scene, server, stated)
+    restarts.begin()
+    return restarts
 
 
 def _advance(scene: Scene, block_rows: int) -> bool:
@@ -63,7 +76,10 @@ def _advance(scene: Scene, block_rows: int) -> bool:
 
 
 def _cut(
-    scene: Scene, devices: list[Device], server: Server, restarts: Restarts | None
+    scene: Scene,
+    devices: Sequence[Device],
+    server: Server | Coordinator,
+    restarts: Restarts | None,
 ) -> Iterator[Row]:
     """What is still open at the horizon: cut there and marked, actor by actor."""
     horizon = scene.world.horizon_s
@@ -83,5 +99,5 @@ def _cut(
         yield from _positive(device.downlink.open_rows(horizon))
 
 
-def _positive(rows: list[Row]) -> list[Row]:
+def _positive(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row[3] > row[2]]

@@ -44,6 +44,18 @@ class Sender(Protocol):
         ...
 
 
+class Receiver(Protocol):
+    """What messages go to."""
+
+    def arrives(self, device: Client, number: int, batch: Batch, now: float) -> None:
+        """A message is here."""
+        ...
+
+    def has_room(self, sender: Sender) -> bool:
+        """Whether a mini-batch may set out; else its uplink is told when."""
+        ...
+
+
 class Kept:
     """What the server has kept of all devices, as a client: one that waits for nothing."""
 

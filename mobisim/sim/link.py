@@ -9,12 +9,11 @@ from collections import deque
 from typing import Any, Protocol
 
 from mobisim.sim.battery import Charge
-from mobisim.sim.job import Client
+from mobisim.sim.job import Client, Receiver
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.losses import Losses
 from mobisim.sim.medium import Medium, downlink_of, own_rate, uplink_of
 from mobisim.sim.scene import Scene
-from mobisim.sim.server import Server
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, REPLY, TRANSFER, Row
 from mobisim.streams import Factor, factor_stream
 from mobisim.units import BITS_PER_BYTE
@@ -26,7 +25,7 @@ class Owner(Client, Protocol):
 
     rank: int
     group: Group
-    server: Server
+    server: Receiver
     uplink: Uplink
     charge: Charge | None
     losses: Losses | None
@@ -150,7 +149,7 @@ class Uplink:
     ) -> Row:  # fmt: skip
         return (
             kind, self.actor, start, end, self.device.index, number, part.tap,
-            num_bytes, NONE, NONE, cut,
+            num_bytes, part.version, NONE, cut,
         )  # fmt: skip
 
     def open_rows(self, end: float) -> list[Row]:
@@ -174,6 +173,8 @@ def _stop(medium: Medium | None, alarm: Alarm | None) -> None:
 
 class Downlink:
     """Brings a device its replies, and what trained once the last step is done."""
+
+    version = NONE  # of what it carries
 
     def __init__(self, scene: Scene, device: Owner) -> None:
         self.scene, self.device = scene, device
@@ -255,7 +256,7 @@ class Downlink:
     def _row(self, end: float, num_bytes: int, *, cut: bool) -> Row:
         return (
             self.kind, self.actor, self.since, end, self.device.index, self.number, NONE,
-            num_bytes, NONE, NONE, cut,
+            num_bytes, self.version, NONE, cut,
         )  # fmt: skip
 
     def open_rows(self, end: float) -> list[Row]:

@@ -26,7 +26,7 @@ class Server:
         self.actor = actors.server
         self.devices: Sequence[Client] = ()
         self.queue = QUEUES[scene.world.discipline]()
-        self.workers = [Worker(scene, self, i) for i in range(scene.world.num_workers)]
+        self.workers = [self.worker(i) for i in range(scene.world.num_workers)]
         self.idle = list(range(scene.world.num_workers))
         heapify(self.idle)
         self.open_jobs: dict[tuple[int, int], Job] = {}
@@ -35,6 +35,15 @@ class Server:
         self.line: deque[Sender] = deque()  # those that wait for room
         self.kept = Kept()
         self.replayed = 0
+
+    def worker(self, index: int) -> Worker:
+        """One of the workers."""
+        return Worker(self.scene, self, index)
+
+    def stepped(self) -> int:
+        """A step is done: the version that it wrote."""
+        self.version += 1
+        return self.version
 
     def begins(self, device: Client) -> None:
         """The first mini-batch joins at once if the server has kept all of it."""
@@ -175,6 +184,8 @@ class Server:
 class Worker:
     """Works through one mini-batch at a time: decode, side forward, step."""
 
+    ends_with = STEP
+
     def __init__(self, scene: Scene, server: Server, index: int) -> None:
         self.scene, self.server, self.index = scene, server, index
         self.actor = scene.world.actors.worker(index)
@@ -228,7 +239,7 @@ class Worker:
     def _decode(self) -> None:
         job = self._job()
         if job.done == len(job.batch.parts):
-            self._work(STEP, job.batch.step_s, self._stepped)
+            self._work(self.ends_with, job.batch.step_s, self._stepped)
             return
         if job.done == job.arrived:
             self.doing = WAIT
@@ -266,8 +277,7 @@ class Worker:
             self.scene.machine.begin(SERVER_SIDE, duration, self.index, then)
 
     def _stepped(self, _: Any) -> None:
-        self.server.version += 1
-        now = self._write(self.server.version)
+        now = self._write(self.server.stepped())
         job = self._job()
         if job.batch.reply_bytes:
             job.device.replies(job.number, job.batch)
@@ -288,7 +298,7 @@ class Worker:
     def _row(self, end: float, version_written: int, *, cut: bool) -> Row:
         job = self._job()
         read = job.version if self.doing == STEP else NONE
-        within = self.doing != STEP and job.done != NONE
+        within = self.doing != self.ends_with and job.done != NONE
         tap = job.batch.parts[job.done].tap if within else NONE
         return (
             self.doing, self.actor, self.since, end, job.device.index, job.number, tap,

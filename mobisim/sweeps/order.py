@@ -11,18 +11,19 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.cost.method_flop import Flop, method_flop
+from mobisim.learning import Merged
 from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario, Target
 from mobisim.sim.engine import simulate
-from mobisim.span import STEP
+from mobisim.span import MERGE, STEP, SpanColumns
 from mobisim.workload import metric_name, trained_names
 
 # Of a scenario, what decides when things happen and not what is learned; the order of the steps
@@ -43,25 +44,37 @@ _WHEN = {
 }
 
 
+_NO_MERGES = np.empty((0, 3), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Order:
     """What a point learns: all that decides it, and its steps.
 
     Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
     before the last of them, at the first evaluation that meets `stop`. `work` is a rough measure
-    of the arithmetic in it all.
+    of the arithmetic in it all. With rounds, `merged` are the number of the step, a device and its
+    last mini-batch, int64 [merges, 3], in ascending order.
     """
 
     deciding: str
     steps: NDArray[np.int64]
     stop: Target | None
     work: float = 0.0
+    merged: NDArray[np.int64] = field(default_factory=lambda: _NO_MERGES)
 
     def begins(self, other: Order) -> bool:
         """Whether the other order begins with this one."""
-        return self.deciding == other.deciding and np.array_equal(
-            self.steps, other.steps[: len(self.steps)]
+        return (
+            self.deciding == other.deciding
+            and np.array_equal(self.steps, other.steps[: len(self.steps)])
+            and np.array_equal(self.merged, other.merged[: len(self.merged)])
         )
+
+    def merged_by(self, step: int) -> Merged:
+        """What the step of that number averages."""
+        first, last = np.searchsorted(self.merged[:, 0], (step, step + 1))
+        return [(device, batch) for device, batch in self.merged[first:last, 1:].tolist()]
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,8 @@ class Trajectory:
         """A digest of what is trained, and to where."""
         wanted = [[end, stop.model_dump() if stop else None] for end, stop in self.stops]
         text = json.dumps([self.order.deciding, wanted], sort_keys=True)
-        return hashlib.sha256(text.encode() + self.order.steps.tobytes()).hexdigest()[:12]
+        content = self.order.steps.tobytes() + self.order.merged.tobytes()
+        return hashlib.sha256(text.encode() + content).hexdigest()[:12]
 
     def ends_one(self, metric: list[float]) -> bool:
         """Whether a member ends with the last of these evaluations."""
@@ -104,19 +118,30 @@ def _first_met(target: Target, metric: list[float]) -> bool:
 
 def order_of(prepared: Prepared) -> Order:
     """The order of a point's steps, as its timeline says."""
-    found = [np.empty((0, 3), dtype=np.int64)]
+    found, merged = [np.empty((0, 3), dtype=np.int64)], [_NO_MERGES]
     for block in simulate(prepared.world):
         steps = block.columns[(block.columns.kind == STEP) & ~block.columns.cut]
         found.append(np.stack([steps.device, steps.batch, steps.version_read], axis=1))
-    return order_with(prepared, np.concatenate(found))
+        merged.append(merges(block.columns))
+    return order_with(prepared, np.concatenate(found), np.concatenate(merged))
 
 
-def order_with(prepared: Prepared, steps: NDArray[np.int64]) -> Order:
-    """The order of a point whose steps, int64 [steps, 3], are known."""
+def merges(columns: SpanColumns) -> NDArray[np.int64]:
+    """Of each merge the number of the step that follows, the device, and its last mini-batch."""
+    parts = columns[(columns.kind == MERGE) & ~columns.cut]
+    return np.stack([parts.version_read, parts.device, parts.batch], axis=1)
+
+
+def order_with(
+    prepared: Prepared, steps: NDArray[np.int64], merged: NDArray[np.int64] = _NO_MERGES
+) -> Order:
+    """The order of a point whose steps, int64 [steps, 3], and merges, [merges, 3], are known."""
     training = prepared.scenario.training
     assert training is not None
     stop = training.target if training.stop_at_target else None
-    return Order(_deciding(prepared), steps, stop, _work(prepared))
+    merged = merged[merged[:, 0] < len(steps)]  # else the horizon came before the step
+    merged = merged[np.lexsort((merged[:, 1], merged[:, 0]))]
+    return Order(_deciding(prepared), steps, stop, _work(prepared), merged)
 
 
 def _work(prepared: Prepared) -> float:

@@ -143,7 +143,8 @@ def _follow(lessons: Taught, trajectory: Trajectory, *, reads_held_out: bool) ->
     history = lessons.history
     for done, (device, batch, version_read) in enumerate(trajectory.order.steps.tolist(), 1):
         if done > len(history.loss):  # else a checkpoint has brought it back
-            lessons.step(device, batch, version_read)
+            merged = trajectory.order.merged_by(done - 1)
+            lessons.step(device, batch, version_read, merged)
         if done in trajectory.ends and math.isnan(history.after(done)):
             history.ends[done] = lessons.evaluate()
         elif math.isnan(history.metric[done - 1]):

@@ -90,7 +90,7 @@ class Learner(ABC):
         self.backbone, self.data, self.config, self.network = backbone, data, config, network
         self.course = course or alone(data, config)
         self.batches = [batch.samples for batch in self.course.mini_batches]
-        self.optimizer = _optimizer(self.parameters, config.optimizer)
+        self.optimizer = optimizer_of(self.parameters, config.optimizer)
         self.version = 0
         self._old: dict[int, Snapshot] = {}
 
@@ -282,7 +282,8 @@ def ragged(split: Split, samples: Samples) -> Ragged:
     return Ragged.of(torch.from_numpy(split.lengths[samples]))
 
 
-def _optimizer(parameters: list[nn.Parameter], config: Optimizer) -> torch.optim.Optimizer:
+def optimizer_of(parameters: list[nn.Parameter], config: Optimizer) -> torch.optim.Optimizer:
+    """An optimiser of these parameters, without a past."""
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay

@@ -172,11 +172,17 @@ class ForwardTrainer(TunedTrainer):
 
     def slopes(self, batch_index: int) -> tuple[float, Tensor]:
         """What the device works out of a mini-batch: its loss, and the slopes that it sends."""
+        return self.slopes_along(batch_index, self._directions(batch_index))
+
+    def slopes_along(
+        self, batch_index: int, directions: zeroth_order.Directions
+    ) -> tuple[float, Tensor]:
+        """The loss of a mini-batch, and its slopes along some directions."""
         with torch.no_grad():
             return zeroth_order.slopes(
                 self.parameters,
                 lambda: sum(loss.item() for loss in self._losses(batch_index)),
-                self._directions(batch_index),
+                directions,
                 self.config.tuning.perturbations,
             )
 

@@ -1,4 +1,4 @@
-"""Two small timelines, kept as tables that a person can read, row by row what the engine writes."""
+"""Small timelines, kept as tables that a person can read, row by row what the engine writes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import witness
-from worlds import device, spans_of, stated, world_of
+from worlds import device, rounds_of, spans_of, stated, world_of
 
-from mobisim.scenario.schema import Scenario
 from mobisim.span import KINDS, NONE, Span
 from mobisim.world import World
 
@@ -28,6 +27,13 @@ LAYER = stated(
     step_s=1.5,
     granularity="layer",
     side_network={"taps": [1, 2]},
+)
+# Two phones of three train in each of two rounds, which end with the first update after 8 s.
+ROUNDS = stated(
+    2,
+    device(1.0, transfer_s=1.0, latency="250 ms", count=2),
+    device(4.0, transfer_s=1.0, latency="250 ms"),
+    step_s=1.0,
 )
 
 # The server restarts within the second step and takes it up anew; the lost part of it is cut.
@@ -55,29 +61,45 @@ def table(world: World, spans: list[Span]) -> str:
 
 
 def _line(world: World, span: Span) -> str:
-    payload = "" if span.device == NONE else f"device {span.device} batch {span.batch}"
+    owner = "" if span.device == NONE else f"device {span.device} "
+    payload = owner if span.batch == NONE else f"{owner}batch {span.batch}"
     if span.tap != NONE:
         payload += f" tap {span.tap}"
-    notes = []
+    actor, kind, notes = world.actors.names[span.actor], KINDS[span.kind], []
     if span.num_bytes != NONE:
         notes.append(f"{span.num_bytes} bytes")
     if span.version_read != NONE:
         written = "…" if span.version_written == NONE else span.version_written
-        notes.append(f"version {span.version_read} -> {written}")
+        steps = f" -> {written}" if kind == "step" else ""
+        notes.append(f"version {span.version_read}{steps}")
     if span.cut:
         notes.append("cut")
-    actor, kind = world.actors.names[span.actor], KINDS[span.kind]
     when = f"{span.start:7.3f} {span.end:7.3f}"
     return f"{when}  {actor:<16} {kind:<13} {payload:<21} {', '.join(notes)}".rstrip()
 
 
-@pytest.mark.parametrize(
-    ("name", "scenario"),
-    [("batch", BATCH), ("layer", LAYER), ("restart", RESTART), ("vanish", VANISH)],
-)
-def test_golden_timeline(name: str, scenario: Scenario) -> None:
+def rounds() -> World:
+    """The first takes both phones of a sort, the second one of them and the slow one."""
+    return rounds_of(ROUNDS, selected=[[0, 1], [1, 2]], local=[1, 2, 2], awaited=2, deadline_s=8.0)
+
+
+WORLDS = {
+    **{
+        name: world_of(scenario)
+        for name, scenario in {
+            "batch": BATCH,
+            "layer": LAYER,
+            "restart": RESTART,
+            "vanish": VANISH,
+        }.items()
+    },
+    "rounds": rounds(),
+}
+
+
+@pytest.mark.parametrize(("name", "world"), WORLDS.items(), ids=WORLDS)
+def test_golden_timeline(name: str, world: World) -> None:
     """Both engines tell the story in the file."""
-    world = world_of(scenario)
     told = (HERE / f"{name}.txt").read_text(encoding="utf-8")
     assert table(world, spans_of(world)) == told
     assert table(world, witness.simulate(world)) == told

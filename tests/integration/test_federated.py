@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pools import AtOnce
+from tasks import write_task
 
 import mobisim
+from mobisim.compare.question import ask
+from mobisim.compare.run import compare
 from mobisim.errors import InputError
 from mobisim.prepare import Options
 from mobisim.runner import run
+from mobisim.scenario import catalog
 from mobisim.scenario.load import load
 
 FEW = (
@@ -106,3 +111,47 @@ def test_devices_that_train_by_themselves_are_not_many(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not built yet") as refused:
         run(scenario, Options(out=tmp_path / "two"))
     assert refused.value.where == "devices"
+
+
+ROUNDS = (
+    "devices[0].count=4",
+    "federation={partition: {kind: dirichlet, alpha: 0.5}, rounds: {count: 2, participants: 3}}",
+)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small share of the built-in task."""
+    return write_task(tmp_path_factory.mktemp("task"), train=64, dev=16)
+
+
+@pytest.mark.parametrize("method", ["fedavg-lora", "splitfed-lora", "fed-fwdllm"])
+def test_rounds_learn_from_end_to_end(task: Path, tmp_path: Path, method: str) -> None:
+    """Each step is an average of what devices learned, and what it comes to is saved."""
+    scenario = load("wifi_5mbps", [f"method={method}", f"training.task={task}", *ROUNDS])
+    result = run(scenario, Options(out=tmp_path / "run", plots=False))
+    steps = pq.read_table(result.path / "steps.parquet").to_pydict()
+    assert steps["batch"] == [0, 1]
+    assert steps["device"] == steps["num_samples"] == [None, None]
+    assert all(loss > 0 for loss in steps["loss"])
+    assert result.summary.final_metric is not None
+    assert (result.path / "tuned.safetensors").stat().st_size > 0
+
+
+def test_a_comparison_trains_rounds_as_a_run_does(task: Path, tmp_path: Path) -> None:
+    """By the order that its timeline says: the metric is that of the run with the same split."""
+    more = (f"training.task={task}", "training.validation=0.2", "training.epochs=1", *ROUNDS)
+    single = run(
+        load("wifi_5mbps", ["method=fedavg-lora", *more]),
+        Options(out=tmp_path / "run", plots=False),
+    )
+    options = Options(out=tmp_path / "all", plots=False)
+    question = ask(
+        catalog.scenario("wifi_5mbps"), options, methods=("fedavg-lora",), rates=(1e6,),
+        overrides=more,
+    )  # fmt: skip
+    compare(question, AtOnce().pool())
+    (point,) = tmp_path.glob("all/methods/points/*/summary.json")
+    summary = json.loads(point.read_text())
+    assert summary["final_metric"] == single.summary.final_metric
+    assert summary["makespan_s"] == single.summary.makespan_s

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 from builtin_runs import Run, small_run
 
-from mobisim.cost.traffic import Traffic, delivered_bytes, traffic
+from mobisim.cost.traffic import Traffic, delivered_bytes, round_traffic, traffic
 from mobisim.scenario.methods import METHODS
+from mobisim.training.plain_messages import pack_slopes, pack_update
 from mobisim.training.trainer import Trainer
 from mobisim.training.tuned_trainer import ForwardTrainer, SplitTrainer, TunedTrainer
 
 ONCE = ("training.epochs=1",)
+BELOW = re.compile(r"layers\.0\.")  # what lies below a cut after the first layer
 NEXT_TOKEN = ("training.head=next_token", "training.target=null")
 
 
@@ -39,7 +42,11 @@ def _packed(run: Run, batch: int) -> Traffic:
 @pytest.mark.parametrize(
     "overrides",
     [
-        *((f"method={name}", *ONCE) for name, info in METHODS.items() if info.up),
+        *(
+            (f"method={name}", *ONCE)
+            for name, info in METHODS.items()
+            if info.up and (info.rounds is None or info.replies)
+        ),
         ("method=pae-mobillm", "granularity=layer"),
         ("method=pae-mobillm", "training.pooling=mean", "training.padding=longest"),
         ("method=pae-mobillm", "side_network.learns=labels", *NEXT_TOKEN),
@@ -61,6 +68,21 @@ def test_bytes_up_and_down_are_those_packed(overrides: tuple[str, ...]) -> None:
     run = small_run(*overrides)
     for batch in (0, 2):  # of eight samples and of four
         assert _predicted(run, batch) == _packed(run, batch)
+
+
+@pytest.mark.parametrize("method", [name for name, info in METHODS.items() if info.rounds])
+@pytest.mark.parametrize("head", [(), NEXT_TOKEN], ids=["classification", "next-token"])
+def test_bytes_of_a_round_are_those_packed(method: str, head: tuple[str, ...]) -> None:
+    """All that trains on the device, down and up, or slopes up; what else is a mini-batch's."""
+    run = small_run(f"method={method}", "tuning.cut=1", *ONCE, *head)
+    cut, up = METHODS[method].site == "split", METHODS[method].up
+    trained = run.trainer.trained().items()
+    own = [value for key, value in trained if BELOW.search(key) or not cut]
+    model = len(pack_update(0, own))
+    slopes = len(pack_slopes(0, torch.zeros(run.system.scenario.tuning.perturbations)))
+    found = round_traffic(run.system, run.shape(0))
+    assert (found.down, found.up) == (model, slopes if up == ("scalars",) else model)
+    assert bool(_predicted(run, 0).up) == cut
 
 
 @pytest.mark.parametrize("eviction", ["fifo", "lru"])
@@ -87,9 +109,8 @@ def test_what_is_delivered_is_what_trained_at_the_server(name: str) -> None:
     """In fp32, where the device has not got it already; of a cut backbone, what lies above."""
     run = small_run(f"method={name}", *ONCE, "tuning.cut=1")
     method = METHODS[name]
-    has_it = method.site == "device" or "update" in method.down
+    has_it = "update" in method.down or (method.site == "device" and method.rounds is None)
     trained = {} if has_it else run.trainer.trained()
-    below = re.compile(r"layers\.0\.")  # with a cut after the first layer
-    cut = method.site == "split"
-    there = (value for key, value in trained.items() if not (cut and below.search(key)))
+    has_half = method.site == "split" and method.rounds is None
+    there = (value for key, value in trained.items() if not (has_half and BELOW.search(key)))
     assert delivered_bytes(run.system) == 4 * sum(value.numel() for value in there)

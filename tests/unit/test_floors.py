@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prepare",),
     ("fit", "fit_methods", "manifest"),
     ("workload",),
-    ("profiling", "replay"),
+    ("profiling", "replay", "rounds"),
     ("sim", "training", "report"),
     ("world",),
     ("channel", "partition"),

@@ -1,0 +1,40 @@
+"""What a device learns apart from others, and the average of several (FedAvg)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mobisim.training.learner import Snapshot
+
+
+class Contribution(NamedTuple):
+    """What one device has learned: its parameters, from so many samples, at that mean loss."""
+
+    parameters: Snapshot
+    num_samples: int
+    loss: float
+
+
+def averaged(learned: Sequence[Snapshot], weights: Sequence[int]) -> Snapshot:
+    """The weighted mean, parameter by parameter: the first, and what the others differ from it.
+
+    So the mean of one, or of equals, is that very one. Sums are of double precision.
+    """
+    total = sum(weights)
+    return [
+        _mean(values, [weight / total for weight in weights])
+        for values in zip(*learned, strict=True)
+    ]
+
+
+def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    first = values[0].double()
+    apart = sum(
+        ((value.double() - first) * share for value, share in zip(values, shares, strict=True)),
+        start=torch.zeros_like(first),
+    )
+    return (first + apart).to(values[0].dtype)

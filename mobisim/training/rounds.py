@@ -1,0 +1,133 @@
+"""Trainers of methods with rounds: what devices learn apart becomes one version."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from mobisim.scenario.methods import Kernel, MethodInfo
+from mobisim.training import zeroth_order
+from mobisim.training.averaging import Contribution, averaged
+from mobisim.training.backbone import Backbone
+from mobisim.training.course import Course
+from mobisim.training.data import TaskData
+from mobisim.training.learner import Snapshot, TrainingConfig, optimizer_of
+from mobisim.training.threads import one_thread_per_kernel
+from mobisim.training.tuned_trainer import ForwardTrainer, SplitTrainer, TunedTrainer
+
+
+class RoundTrainer(TunedTrainer):
+    """A backbone that devices tune apart, round by round."""
+
+    @abstractmethod
+    def average(self, devices: Sequence[Sequence[int]]) -> float:
+        """A version more, of devices that worked through these mini-batches; the mean loss.
+
+        That is the loss of each mini-batch as its device came to it, in the mean over samples.
+        """
+
+    def num_samples(self, numbers: Sequence[int]) -> int:
+        """Samples of some mini-batches."""
+        return sum(len(self.batches[number]) for number in numbers)
+
+
+class AveragingTrainer(RoundTrainer):
+    """Each device tunes a copy; a version is their average (FedAvg).
+
+    Each begins with the parameters of the version, an optimiser without a past, and its own
+    mini-batches. The average weighs each by the samples that it worked through.
+    """
+
+    def average(self, devices: Sequence[Sequence[int]]) -> float:
+        """A version more, of devices that worked through these mini-batches; the mean loss.
+
+        That is the loss of each mini-batch as its device came to it, in the mean over samples.
+        """
+        with one_thread_per_kernel():
+            found = [self.contribution(numbers) for numbers in devices]
+            weights = [each.num_samples for each in found]
+            mean = averaged([each.parameters for each in found], weights)
+            self._set(mean)
+            self.version += 1
+        return sum(each.loss * each.num_samples for each in found) / sum(weights)
+
+    def contribution(self, numbers: Sequence[int]) -> Contribution:
+        """What a device learns of its mini-batches, one after the other, from this version."""
+        start = [parameter.detach().clone() for parameter in self.parameters]
+        optimizer = optimizer_of(self.parameters, self.config.optimizer)
+        loss, num_samples = 0.0, 0
+        for number in numbers:
+            optimizer.zero_grad()
+            size = len(self.batches[number])
+            loss += self._differentiate(number) * size
+            optimizer.step()
+            num_samples += size
+        learned = [parameter.detach().clone() for parameter in self.parameters]
+        self._set(start)
+        return Contribution(learned, num_samples, loss / num_samples)
+
+    def _set(self, values: Snapshot) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+
+class CutAveragingTrainer(AveragingTrainer, SplitTrainer):
+    """Each device and the server tune a copy that is cut in two; a version is their average."""
+
+
+class SlopesTrainer(RoundTrainer, ForwardTrainer):
+    """Each device sends slopes along directions of its own; a version is a step along all."""
+
+    def average(self, devices: Sequence[Sequence[int]]) -> float:
+        """A version more, of devices that worked through these mini-batches; the mean loss.
+
+        Each counts by its samples.
+        """
+        with one_thread_per_kernel():
+            self.optimizer.zero_grad()
+            total = sum(map(self.num_samples, devices))
+            loss = 0.0
+            for numbers in devices:
+                share = self.num_samples(numbers) / total
+                value, slopes_K = self.mean_slopes(numbers)
+                self._add_gradient(numbers, slopes_K, share)
+                loss += share * value
+            self._update()
+            return loss
+
+    def mean_slopes(self, numbers: Sequence[int]) -> tuple[float, torch.Tensor]:
+        """A device's mean loss, and that loss's slope along each of its directions: fp32 [K]."""
+        directions, total = self._directions(numbers[0]), self.num_samples(numbers)
+        value, slopes_K = 0.0, torch.zeros(self.config.tuning.perturbations)
+        for number in numbers:
+            share = len(self.batches[number]) / total
+            one, found = self.slopes_along(number, directions)
+            value, slopes_K = value + share * one, slopes_K + share * found
+        return value, slopes_K
+
+    def _add_gradient(self, numbers: Sequence[int], slopes_K: torch.Tensor, share: float) -> None:
+        found = zeroth_order.gradient(self._directions(numbers[0]), slopes_K)
+        for parameter, gradient in zip(self.parameters, found, strict=True):
+            before = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = before + share * gradient
+
+
+_TRAINERS: dict[Kernel, type[RoundTrainer]] = {
+    "gradients": AveragingTrainer,
+    "cut_gradients": CutAveragingTrainer,
+    "slopes": SlopesTrainer,
+}
+
+
+def round_trainer(
+    backbone: Backbone,
+    data: TaskData,
+    config: TrainingConfig,
+    method: MethodInfo,
+    course: Course | None = None,
+) -> RoundTrainer:
+    """The trainer that the description of a method with rounds asks for."""
+    return _TRAINERS[method.kernel](backbone, data, config, method, course)

@@ -1,0 +1,90 @@
+"""Rounds before they run: how many there are, who is selected, and how much each has to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mobisim.errors import InputError
+from mobisim.prepare import Options, prepare
+from mobisim.rounds import epochs_needed, rounds_work
+from mobisim.scenario.federation import Rounds
+from mobisim.scenario.load import load
+from mobisim.workload import plan
+from mobisim.world import RoundsWork
+
+FLEET = np.array([4, 0, 2, 6])
+
+
+def _work(**fields: object) -> RoundsWork:
+    return rounds_work(Rounds.model_validate(fields), FLEET, 3, seed=5)
+
+
+def test_all_with_data_take_part_in_as_many_rounds_as_epochs() -> None:
+    """Unless anything else is stated; whoever has none is left out."""
+    work = _work()
+    assert work.selected.tolist() == [[0, 2, 3]] * 3
+    assert work.local.tolist() == [4, 0, 2, 6]
+    assert work.awaited == 3
+
+
+def test_fewer_participants_need_more_rounds() -> None:
+    """So that the data is gone through as often in the mean; local work counts the same way."""
+    assert len(_work(participants=1).selected) == 9
+    assert len(_work(participants=1, local_epochs=3).selected) == 3
+    steps = _work(local_steps=2)
+    assert steps.local.tolist() == [2, 0, 2, 2]
+    assert len(steps.selected) == 6
+    assert len(_work(count=7).selected) == 7
+
+
+def test_selections_are_drawn_by_the_seed() -> None:
+    """Each round anew, ascending, without repetition, and equally often in the long run."""
+    work = _work(count=3000, participants=1, over_selection=1.5)
+    assert work.awaited == 1
+    assert work.selected.shape == (3000, 2)
+    assert (work.selected[:, 0] < work.selected[:, 1]).all()
+    times = np.bincount(work.selected.ravel(), minlength=4)
+    assert times[1] == 0
+    assert times[[0, 2, 3]] == pytest.approx(2000, abs=5 * np.sqrt(3000 * 2 / 9))
+    again = _work(count=3000, participants=1, over_selection=1.5)
+    assert np.array_equal(work.selected, again.selected)
+
+
+def test_epochs_are_those_that_rounds_go_through() -> None:
+    """Of a device that is never selected one, as of all that work through less."""
+    work = RoundsWork(np.array([[0, 3], [0, 3], [2, 3]], np.int32), np.array([4, 0, 5, 6]), 2)
+    assert epochs_needed(work, FLEET).tolist() == [2, 1, 3, 3]
+
+
+def test_dealt_samples_last_for_all_rounds() -> None:
+    """Each participant of five rounds goes through its own samples twice each time."""
+    overrides = (
+        "method=fedavg-lora", "training.num_samples=120", "devices[0].count=4",
+        "federation={partition: {kind: iid}, rounds: {count: 5, local_epochs: 2}}",
+    )  # fmt: skip
+    planned = plan(load("wifi_5mbps", overrides))
+    starts, rounds = planned.workload.starts, planned.workload.rounds
+    assert rounds is not None
+    assert starts is not None
+    assert np.diff(starts).tolist() == [5 * 2 * 2] * 4
+    assert rounds.local.tolist() == [4] * 4
+    mine = planned.samples[starts[1] : starts[1] + 2]
+    again = planned.samples[starts[1] + 2 : starts[1] + 4]
+    assert set(np.concatenate(mine)) == set(np.concatenate(again))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "where"),
+    [
+        ("{participants: 5}", "federation.rounds.participants"),
+        ("{local_steps: 2, local_epochs: 1}", "federation.rounds.local_steps"),
+        ("{count: 1000000000}", "federation.rounds.count"),
+    ],
+)
+def test_what_cannot_be_is_refused(rounds: str, where: str) -> None:
+    """With the field."""
+    of_four = ["method=fedavg-lora", "devices[0].count=4", f"federation={{rounds: {rounds}}}"]
+    with pytest.raises(InputError) as caught:
+        prepare(load("wifi_5mbps", of_four), Options(train=False))
+    assert where in str(caught.value)
