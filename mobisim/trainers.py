@@ -118,6 +118,7 @@ def _config(system: System, planned: Planned) -> TrainingConfig:
         prediction=options.prediction or "head",
         words=scenario.side_network.words,
         cache_codec=options.cache_codec if options.caches else None,
+        ranks=tuple(group.rank for group in scenario.devices for _ in range(group.count)),
     )
 
 

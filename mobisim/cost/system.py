@@ -46,24 +46,27 @@ def check_positions(scenario: Scenario, backbone: Architecture, longest: int) ->
 class System:
     """Backbone and taps of a scenario; a scenario of stated times may have no backbone.
 
-    `model` is that of the devices at hand, None for the scenario's. `mixture` are the projections
+    `model` is that of the devices at hand, None for the scenario's; `rank` of their LoRA, None for
+    the method's. `mixture` are the projections
     of a mini-batch of several devices, as SideCost has them.
     """
 
     scenario: Scenario
     num_classes: int = DEFAULT_CLASSES
     model: ModelProfile | None = None
+    rank: int | None = None
     mixture: tuple[tuple[int, float], ...] | None = None
     _views: list[System] = field(default_factory=list, repr=False, compare=False)
 
     def on(self, group: DeviceGroup) -> System:
         """The same as it is on a group's devices, with their backbone."""
         model = group.model or self.scenario.model
-        if model == (self.model or self.scenario.model):
+        rank = group.rank if self.options.method.ranks else None
+        if (model, rank) == (self.model or self.scenario.model, self.rank):
             return self
-        known = next((view for view in self._views if view.model == model), None)
+        known = next((v for v in self._views if (v.model, v.rank) == (model, rank)), None)
         if known is None:
-            known = replace(self, model=model, _views=[])
+            known = replace(self, model=model, rank=rank, _views=[])
             self._views.append(known)
         return known
 

@@ -16,6 +16,7 @@ from mobisim.cost.tape import FP32_BYTES
 from mobisim.cost.training import BackbonePart, Head, Training
 from mobisim.cost.work import BatchShape
 from mobisim.errors import InputError
+from mobisim.scenario.methods import Lora, MethodInfo
 from mobisim.scenario.profiles import DeviceProfile, Precision, ServerProfile
 
 TrainingMachine = DeviceProfile | ServerProfile
@@ -53,7 +54,7 @@ def training(system: System, precision: Precision, part: BackbonePart = "all") -
     if part == "above":
         layers = system.backbone.num_layers - layers
     return Training(
-        system.options.method,
+        _of_rank(system.options.method, system.rank),
         replace(system.backbone, num_layers=layers),
         Head(system.num_classes, next_token),
         ACTIVATION_BYTES[precision],
@@ -61,6 +62,13 @@ def training(system: System, precision: Precision, part: BackbonePart = "all") -
         system.scenario.attention,
         part,
     )
+
+
+def _of_rank(method: MethodInfo, rank: int | None) -> MethodInfo:
+    """The method with a bypass of that rank, if it is stated."""
+    if rank is None or not isinstance(method.bypass, Lora):
+        return method
+    return replace(method, bypass=replace(method.bypass, rank=rank))
 
 
 def cut_of(system: System) -> int:

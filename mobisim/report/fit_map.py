@@ -31,6 +31,7 @@ TITLES = {
     "fedavg-lora": "FedAvg LoRA",
     "fedavg-adapters": "FedAvg adapters",
     "splitfed-lora": "SplitFed LoRA",
+    "hetlora": "HetLoRA",
     "fed-fwdllm": "federated FwdLLM",
 }
 

@@ -105,6 +105,7 @@ class MethodInfo:
             `Defaults.learns` says.
         down: what comes back: gradients or an update for each mini-batch, for which the device
             waits; what trained at the server once, when training is done.
+        ranks: whether devices may have ranks of their own, up to the bypass's.
         rounds: what ends a round of devices that train apart, if there are rounds.
         single_pass: whether devices go through their data once, and the server may learn on from
             what it has kept of all of them.
@@ -122,6 +123,7 @@ class MethodInfo:
     up: tuple[Crossing, ...] = ()
     down: tuple[Crossing, ...] = ()
     rounds: Barrier | None = None
+    ranks: bool = False
     single_pass: bool = False
     defaults: Defaults = Defaults()
 
@@ -162,7 +164,7 @@ class MethodInfo:
         LoRA does at the server alone what it does on the device.
         """
         own = (self.defaults,) if self.has_side_network else ()
-        return (self.kernel, self.trains, self.bypass, self.rounds, *own)
+        return (self.kernel, self.trains, self.bypass, self.rounds, self.ranks, *own)
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -323,6 +325,19 @@ METHODS: dict[str, MethodInfo] = {
         up=("activations", "labels", "model"),
         down=("gradients", "model", "trained"),
         rounds="synchronous",
+    ),
+    "hetlora": MethodInfo(
+        title="HetLoRA: FedAvg with LoRA of different ranks",
+        description=(
+            "as fedavg-lora, but each device trains the first ranks alone, as many as it has room "
+            "for; the average weighs what devices learned by its norm"
+        ),
+        reference="hetlora",
+        bypass=Lora(),
+        up=("model",),
+        down=("model", "trained"),
+        rounds="synchronous",
+        ranks=True,
     ),
     "fed-fwdllm": MethodInfo(
         title="FwdLLM with many devices: zeroth-order LoRA in rounds",

@@ -12,6 +12,7 @@ from mobisim.scenario.methods import (
     BackboneWeights,
     Crossing,
     Learns,
+    Lora,
     MethodInfo,
     Prediction,
     Tokens,
@@ -194,6 +195,15 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
             expected=f"at most {scenario.num_devices}",
             got=str(participants),
         )
+    for index, group in enumerate(scenario.devices):
+        most = bypass.rank if isinstance(bypass := found.method.bypass, Lora) else None
+        if found.method.ranks and group.rank is not None and most and group.rank > most:
+            raise InputError(
+                "no device has a higher rank than what all learn together",
+                where=f"devices[{index}].rank",
+                expected=f"at most {most}",
+                got=str(group.rank),
+            )
     for key in ("restarts", "room"):
         if getattr(scenario.server, key) is not None:
             raise InputError(

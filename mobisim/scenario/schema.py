@@ -42,7 +42,7 @@ SCHEMA_VERSION = 1
 Method = Literal[
     "mobillm", "pae-mobillm", "fed-mobillm", "full", "lora", "bitfit", "adapters", "lst",
     "server-only", "split-lora", "fwdllm", "fedavg-lora", "fedavg-adapters", "splitfed-lora",
-    "fed-fwdllm",
+    "fed-fwdllm", "hetlora",
 ]  # fmt: skip
 Discipline = Literal["first-come", "round-robin", "shortest-job", "fair"]
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
@@ -224,9 +224,9 @@ class DeviceGroup(Strict):
 
     `model` is their backbone, the scenario's unless one is stated, and `backbone` the one that they
     are really trained on, that of `training` unless one is stated: `minilm:3` means the first three
-    layers of minilm. Links in a `cell` share its
-    rate by their `weight`, each at no more than its own rate. During `absences` a device begins no
-    mini-batch.
+    layers of minilm. `rank` is that of their LoRA where a method lets devices have their own. Links
+    in a `cell` share its rate by their `weight`, each at no more than its own rate. During
+    `absences` a device begins no mini-batch.
     """
 
     profile: Annotated[DeviceProfile, Nameable("devices")]
@@ -236,6 +236,7 @@ class DeviceGroup(Strict):
     backbone: str | None = None
     run_ahead: Annotated[int, Field(ge=1, lt=2**62, strict=True)] = 4
     battery: BatteryUse | None = None
+    rank: Count | None = None
     cell: Name | None = None
     weight: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 1
     absences: Absences | None = None

@@ -166,7 +166,7 @@ def _deciding(prepared: Prepared) -> str:
     assert training is not None
     taps_all = scenario.side_network.taps == "all"
     depth = prepared.system.num_blocks if prepared.system.backbone else None
-    counts = [group.count for group in scenario.devices]
+    counts = [(group.count, group.rank) for group in scenario.devices]
     fields: dict[str, Any] = {
         **scenario.model_dump(mode="json", exclude=_WHEN),  # type: ignore[arg-type]  # nested
         "method": repr(METHODS[scenario.method].learns_like),

@@ -19,7 +19,7 @@ class Contribution(NamedTuple):
     loss: float
 
 
-def averaged(learned: Sequence[Snapshot], weights: Sequence[int]) -> Snapshot:
+def averaged(learned: Sequence[Snapshot], weights: Sequence[float]) -> Snapshot:
     """The weighted mean, parameter by parameter: the first, and what the others differ from it.
 
     So the mean of one, or of equals, is that very one. Sums are of double precision.

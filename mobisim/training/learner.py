@@ -41,7 +41,8 @@ class TrainingConfig:
     """How a method trains; `tap_layers` counts blocks from 1, None taps them all.
 
     Of residuals, `words` names one for each class where the prediction is a verbaliser's. What is
-    kept for later epochs is kept in `cache_codec`, None as it was received.
+    kept for later epochs is kept in `cache_codec`, None as it was received. `ranks` are those of
+    each device's LoRA, None or nothing for the method's.
     """
 
     batch_size: int
@@ -66,6 +67,7 @@ class TrainingConfig:
     prediction: Prediction = "head"
     words: tuple[str, ...] = ()
     cache_codec: str | None = None
+    ranks: tuple[int | None, ...] = ()
 
     def pooling_on(self, backbone: Backbone) -> Pooling:
         """How a classification head pools; only a decoder's last token has read all of them."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -47,15 +48,23 @@ class AveragingTrainer(RoundTrainer):
         """
         with one_thread_per_kernel():
             found = [self.contribution(numbers) for numbers in devices]
-            weights = [each.num_samples for each in found]
-            mean = averaged([each.parameters for each in found], weights)
+            mean = averaged([each.parameters for each in found], self.weights(found))
             self._set(mean)
             self.version += 1
-        return sum(each.loss * each.num_samples for each in found) / sum(weights)
+        total = sum(each.num_samples for each in found)
+        return sum(each.loss * each.num_samples for each in found) / total
+
+    def weights(self, found: Sequence[Contribution]) -> Sequence[float]:
+        """How much each counts."""
+        return [each.num_samples for each in found]
+
+    def begins(self, numbers: Sequence[int]) -> None:
+        """A device that will work through these mini-batches has the version."""
 
     def contribution(self, numbers: Sequence[int]) -> Contribution:
         """What a device learns of its mini-batches, one after the other, from this version."""
         start = [parameter.detach().clone() for parameter in self.parameters]
+        self.begins(numbers)
         optimizer = optimizer_of(self.parameters, self.config.optimizer)
         loss, num_samples = 0.0, 0
         for number in numbers:
@@ -72,6 +81,44 @@ class AveragingTrainer(RoundTrainer):
         with torch.no_grad():
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
+
+
+class RanksTrainer(AveragingTrainer):
+    """Each device tunes the first ranks of LoRA alone; the others are zero (HetLoRA).
+
+    What is zero in both matrices of a pair gets no gradient. The average weighs each device by the
+    Frobenius norm of what its pairs come to, equally where all are zero.
+    """
+
+    def begins(self, numbers: Sequence[int]) -> None:
+        """The ranks beyond the device's own are left out."""
+        rank = self.rank_of(numbers)
+        if rank is None:
+            return
+        with torch.no_grad():
+            for low, high in self._pairs(self.trained()):
+                low[rank:] = 0.0
+                high[:, rank:] = 0.0
+
+    def rank_of(self, numbers: Sequence[int]) -> int | None:
+        """The rank of the device whose mini-batches these are."""
+        device = int(self.course.mini_batches[numbers[0]].devices[0])
+        return self.config.ranks[device] if self.config.ranks else None
+
+    def weights(self, found: Sequence[Contribution]) -> Sequence[float]:
+        """The norm of what each learned."""
+        norms = [self._norm(each.parameters) for each in found]
+        return norms if sum(norms) > 0 else [1.0] * len(found)
+
+    def _norm(self, parameters: Snapshot) -> float:
+        pairs = self._pairs(dict(zip(self.trained(), parameters, strict=True)))
+        return math.sqrt(sum(float((high @ low).square().sum()) for low, high in pairs))
+
+    @staticmethod
+    def _pairs(named: Mapping[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """LoRA's matrices, [rank, in] and [out, rank], of each adapted projection."""
+        lows = [name for name in named if ".lora_A." in name]
+        return [(named[name], named[name.replace(".lora_A.", ".lora_B.")]) for name in lows]
 
 
 class CutAveragingTrainer(AveragingTrainer, SplitTrainer):
@@ -130,4 +177,6 @@ def round_trainer(
     course: Course | None = None,
 ) -> RoundTrainer:
     """The trainer that the description of a method with rounds asks for."""
+    if method.ranks:
+        return RanksTrainer(backbone, data, config, method, course)
     return _TRAINERS[method.kernel](backbone, data, config, method, course)

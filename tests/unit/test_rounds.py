@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mobisim.cost.system import System
+from mobisim.cost.traffic import round_traffic
 from mobisim.errors import InputError
 from mobisim.prepare import Options, prepare
 from mobisim.rounds import epochs_needed, rounds_work
 from mobisim.scenario.federation import Rounds
 from mobisim.scenario.load import load
 from mobisim.workload import plan
-from mobisim.world import RoundsWork
+from mobisim.world import RoundsWork, build
 
 FLEET = np.array([4, 0, 2, 6])
 
@@ -72,6 +74,26 @@ def test_dealt_samples_last_for_all_rounds() -> None:
     mine = planned.samples[starts[1] : starts[1] + 2]
     again = planned.samples[starts[1] + 2 : starts[1] + 4]
     assert set(np.concatenate(mine)) == set(np.concatenate(again))
+
+
+def test_a_lower_rank_sends_and_computes_less() -> None:
+    """A quarter of the rank is a quarter of the pairs' bytes; the head is as large for all."""
+    fleet = "devices=[{profile: jetson-xavier-nx, link: wifi-5mbps},"
+    fleet += "{profile: jetson-xavier-nx, link: wifi-5mbps, rank: 2}]"
+    scenario = load("layer_streaming", ["num_batches=4", "method=hetlora", fleet])
+    full, low = build(System(scenario), plan(scenario).workload).groups
+    assert full.exchange is not None
+    assert low.exchange is not None
+    pairs = 24 * 2 * 2 * 1024 * 8 * 4  # layers, projections, matrices, width, rank, bytes
+    without = round_traffic(System(scenario), plan(scenario).workload.largest).up - pairs
+    view = System(scenario).on(scenario.devices[1])
+    assert round_traffic(view, plan(scenario).workload.largest).up == without + pairs // 4
+    assert low.exchange.up_s < full.exchange.up_s
+    assert low.exchange.merge_s < full.exchange.merge_s
+    assert low.batches[0].step_s < full.batches[0].step_s
+    wrong = load("layer_streaming", ["num_batches=4", "method=hetlora", "devices[0].rank=9"])
+    with pytest.raises(InputError, match="higher rank"):
+        prepare(wrong, Options(train=False))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import torch
 
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Optimizer
-from mobisim.training.averaging import averaged
+from mobisim.training.averaging import Contribution, averaged
 from mobisim.training.backbone import Backbone
+from mobisim.training.course import Course
 from mobisim.training.data import TaskData
-from mobisim.training.learner import TrainingConfig
-from mobisim.training.rounds import AveragingTrainer, SlopesTrainer, round_trainer
+from mobisim.training.learner import TrainingConfig, alone
+from mobisim.training.rounds import AveragingTrainer, RanksTrainer, SlopesTrainer, round_trainer
 from mobisim.training.tuned_trainer import TunedTrainer, tuned_trainer
 
 CONFIG = TrainingConfig(
@@ -51,7 +52,12 @@ def _same(one: TunedTrainer, other: TunedTrainer) -> bool:
 
 @pytest.mark.parametrize(
     ("method", "alone"),
-    [("fedavg-lora", "lora"), ("fedavg-adapters", "adapters"), ("splitfed-lora", "split-lora")],
+    [
+        ("fedavg-lora", "lora"),
+        ("fedavg-adapters", "adapters"),
+        ("splitfed-lora", "split-lora"),
+        ("hetlora", "lora"),
+    ],
 )
 def test_one_participant_learns_bit_by_bit_as_alone(
     backbone: Backbone, task: TaskData, method: str, alone: str
@@ -164,3 +170,51 @@ def test_devices_directions_add_up(backbone: Backbone, task: TaskData) -> None:
     for start, mine, one, two in rows:
         moved = (one - start) / 3 + 2 * (two - start) / 3
         assert torch.allclose(mine - start, moved, rtol=1e-4, atol=1e-7)
+
+
+def _ranked(backbone: Backbone, task: TaskData, *ranks: int | None) -> RanksTrainer:
+    """Devices of these ranks, each with all samples in two mini-batches of eight."""
+    batches = [batch.samples for batch in alone(task, CONFIG).mini_batches[:2]]
+    course = Course.of(batches, num_devices=len(ranks))
+    config = dataclasses.replace(CONFIG, ranks=ranks)
+    found = round_trainer(backbone, task, config, METHODS["hetlora"], course)
+    assert isinstance(found, RanksTrainer)
+    return found
+
+
+def test_a_device_trains_its_own_ranks_alone(backbone: Backbone, task: TaskData) -> None:
+    """The others are zero before and after, and what the version has of them is not touched."""
+    ours = _ranked(backbone, task, 2, None)
+    names = list(ours.trained())
+    few, full = (ours.contribution(numbers) for numbers in ([0, 1], [2, 3]))
+    for name, small, large in zip(names, few.parameters, full.parameters, strict=True):
+        if ".lora_A." in name:
+            assert small[:2].abs().min() > 0
+            assert not small[2:].any()
+            assert large[2:].any()
+        if ".lora_B." in name:
+            assert small[:, :2].any()
+            assert not small[:, 2:].any()
+            assert large[:, 2:].any()
+
+
+def test_ranks_are_weighed_by_the_norm_of_what_they_come_to(
+    backbone: Backbone, task: TaskData
+) -> None:
+    """Zero-padded; and all alike where nothing was learned yet."""
+    ours = _ranked(backbone, task, 2, None)
+    found = [ours.contribution(numbers) for numbers in ([0, 1], [2, 3])]
+    weights = ours.weights(found)
+    named = dict(zip(ours.trained(), found[0].parameters, strict=True))
+    products = [
+        named[name.replace("lora_A", "lora_B")] @ named[name] for name in named if "lora_A" in name
+    ]
+    norm = torch.cat([product.flatten() for product in products]).norm()
+    assert weights[0] == pytest.approx(norm.item(), rel=1e-5)
+    untouched = [p.detach().clone() for p in ours.parameters]
+    nothing = Contribution(untouched, 8, 0.0)
+    assert ours.weights([nothing, nothing]) == [1.0, 1.0]
+    ours.average([[0, 1], [2, 3]])
+    share = weights[0] / sum(weights)
+    for mine, a, b in zip(ours.parameters, found[0].parameters, found[1].parameters, strict=True):
+        assert torch.allclose(mine, share * a + (1 - share) * b, rtol=1e-4, atol=1e-6)
