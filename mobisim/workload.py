@@ -60,10 +60,13 @@ class Drawn:
             rounds, needed = _rounds(system, np.full(1, -(-len(labels) // size)), training.epochs)
             if rounds is None:
                 return self.samples, None, None
+            _check_planned(-(-len(labels) // size) * int(needed.max()))
             return tuple(mini_batches(len(labels), size, int(needed.max()), seed)), None, rounds
         owner = owners(scenario.federation.partition, labels, scenario.num_devices, seed)
         dealt = Dealt(np.bincount(owner, minlength=scenario.num_devices), size, training.epochs)
         rounds, needed = _rounds(system, dealt.per_epoch, training.epochs)
+        if rounds is not None:
+            _check_planned(int((dealt.per_epoch * needed).sum()))
         dealt = replace(dealt, epochs=needed)
         orders = epoch_orders(len(labels), int(needed.max()), seed)
         return tuple(dealt.samples(owner, orders)), dealt.starts, rounds
@@ -343,6 +346,21 @@ def _check_visits(num_batches: int, batch_size: int, where: str = "num_batches")
             where=where,
             expected=f"at most {most} where the server keeps some",
             got=str(num_batches),
+        )
+
+
+def _check_planned(num_batches: int) -> None:
+    """Refuse rounds whose mini-batches would not fit in memory as a list.
+
+    Raises:
+        InputError: too many of them.
+    """
+    if num_batches > MAX_MINI_BATCHES:
+        raise InputError(
+            "longer than any training that mobisim plans",
+            where="federation.rounds",
+            expected=f"at most {MAX_MINI_BATCHES:,} mini-batches of devices with data of their own",
+            got=f"{num_batches:,}",
         )
 
 

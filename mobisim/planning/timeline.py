@@ -49,8 +49,8 @@ def timeline_of(prepared: Prepared) -> Timeline:
             last = np.isin(block.columns.kind, (MERGE, STEP)) & (block.columns.device != NONE)
             np.maximum.at(finish, block.columns.device[last], block.columns.end[last])
     finish_s = (finish - _joined(world))[world.batches_of > 0]
-    found = (np.concatenate(each) for each in (steps, merged, ends))
-    return Timeline(fold.totals(), *found, finish_s)
+    order, averaged = np.concatenate(steps), np.concatenate(merged)
+    return Timeline(fold.totals(), order, averaged, np.concatenate(ends), finish_s)
 
 
 def _joined(world: World) -> NDArray[np.float64]:

@@ -26,7 +26,14 @@ LEAVES = Box(5.6 + NAMES, 4.95, 3.95, 2.65)
 HEADING = 0.3  # above each panel
 NAME_GAP = 0.06  # of the axis, between the names of two lines
 _CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind words on a line
-KINDS = {"activations": "o", "tokens": "D", "labels": "s", "residuals": "^", "scalars": "v"}
+KINDS = {
+    "activations": "o",
+    "tokens": "D",
+    "labels": "s",
+    "residuals": "^",
+    "scalars": "v",
+    "model": "P",
+}
 
 
 @contextmanager

@@ -47,8 +47,7 @@ class RoundBlame:
         self.model = [NOTHING] * count  # of what each downlink brought last
         self.message: dict[tuple[int, int], Blame] = {}  # made, then carried
         self.arrivals: list[tuple[float, Blame]] = []  # at the server since the last step
-        self.begun_s = 0.0  # when the round did
-        self.version = NOTHING  # of the step before
+        self.versions = [(0.0, NOTHING)]  # when the round of each began, and what led to it
         self.worker: Blame | None = None  # of what this round's average has come to
         self.final = NOTHING
 
@@ -118,7 +117,8 @@ class RoundBlame:
     def _downlink(self, row: Row) -> None:
         kind, _, start, end, device, *_ = row
         if kind == DOWNLOAD:
-            before = self.version if start == self.begun_s else self.model[device]
+            begun_s, version = self.versions[row[8]]  # the last one where it is delivered
+            before = version if start == begun_s else self.model[device]
             found = before._replace(downlink=before.downlink + (end - start))
         elif kind == REPLY:
             before = self.job[device]
@@ -134,7 +134,8 @@ class RoundBlame:
         found = before._replace(server=before.server + (end - start))
         self.final = self.worker = found
         if kind == STEP:
-            self.version, self.begun_s, self.worker = found, end, None
+            self.worker = None
+            self.versions.append((end, found))
             self.arrivals.clear()
 
     def _over(self, at: float) -> Blame:
@@ -142,4 +143,5 @@ class RoundBlame:
         came = next((blame for end, blame in self.arrivals if end == at), None)
         if came is not None:
             return came
-        return self.version._replace(server=self.version.server + (at - self.begun_s))
+        begun_s, version = self.versions[-1]
+        return version._replace(server=version.server + (at - begun_s))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mobisim.compare.ledger import ledger
 from mobisim.cost.system import System
-from mobisim.cost.traffic import round_traffic
+from mobisim.cost.traffic import crossing_bytes, round_traffic
 from mobisim.errors import InputError
 from mobisim.prepare import Options, prepare
+from mobisim.report.metrics import MetricsFold
 from mobisim.rounds import epochs_needed, rounds_work
 from mobisim.scenario.federation import Rounds
 from mobisim.scenario.load import load
+from mobisim.scenario.methods import Crossing
+from mobisim.sim.engine import simulate
 from mobisim.workload import plan
 from mobisim.world import RoundsWork, build
 
@@ -97,11 +101,32 @@ def test_a_lower_rank_sends_and_computes_less() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "mini_batches"), [("fedavg-lora", 0), ("fed-fwdllm", 0), ("splitfed-lora", 24)]
+)
+def test_the_ledger_tells_what_went_up_for_rounds(method: str, mini_batches: int) -> None:
+    """Two rounds of three devices: six updates, and the mini-batches of cut models."""
+    asked = ["num_batches=4", f"method={method}", "devices[0].count=3", "federation.rounds.count=2"]
+    prepared = prepare(load("layer_streaming", asked), Options(train=False))
+    shape = prepared.planned.workload.largest
+    assert shape is not None
+    fold = MetricsFold(prepared.world)
+    for block in simulate(prepared.world):
+        fold.add(block)
+    found = ledger(prepared, fold.totals().uplink_payload_bytes)
+    lengths = 2 * shape.num_samples
+    assert found["framing"] == 6 * 32 + mini_batches * (32 + lengths)
+    what: Crossing = "scalars" if method == "fed-fwdllm" else "model"
+    assert found[what] == 6 * crossing_bytes(prepared.system, what, shape)
+    assert found.get("labels", 0) == mini_batches * 4 * shape.num_samples
+
+
+@pytest.mark.parametrize(
     ("rounds", "where"),
     [
         ("{participants: 5}", "federation.rounds.participants"),
         ("{local_steps: 2, local_epochs: 1}", "federation.rounds.local_steps"),
         ("{count: 1000000000}", "federation.rounds.count"),
+        ("{count: 500000}", "federation.rounds"),
     ],
 )
 def test_what_cannot_be_is_refused(rounds: str, where: str) -> None:
