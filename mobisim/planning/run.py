@@ -297,7 +297,8 @@ class _Planner:
 
 def _chosen(knob: Knob, rung: int) -> Chosen:
     value = knob.ladder[rung]
-    return Chosen(knob.path, knob.wanted, value, knob.shown(rung), knob.range)
+    at_edge = rung == 0 and knob.wanted != "among"
+    return Chosen(knob.path, knob.wanted, value, knob.shown(rung), knob.range, at_edge)
 
 
 def _how(found: Finding) -> str:

@@ -30,6 +30,7 @@ class Chosen:
         value: in SI units, or a name.
         shown: as people say it.
         range: between which values was looked.
+        at_edge: whether it is the most wanted of them, so that more of the same may do, too.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Chosen:
     value: Any
     shown: str
     range: str
+    at_edge: bool
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ def sentence(found: PlanAnswer) -> str:
     knob = found.knobs[0]
     if knob.wanted == "among":
         return f"{knob.path}: {knob.shown} is the first that meets {found.target}."
+    if knob.at_edge:
+        beyond = "less" if knob.wanted == "min" else "more"
+        return f"{knob.path}: even {knob.shown} meets {found.target}; {beyond} was not looked at."
     least = "at least" if knob.wanted == "min" else "at most"
     return f"{knob.path}: {least} {knob.shown}, for {found.target}."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from mobisim.planning.question import Question, ask
 from mobisim.planning.run import plan
 from mobisim.planning.targets import Clause
 from mobisim.prepare import Options
+from mobisim.report.plan_text import sentence
 from mobisim.scenario.document import parse
 from mobisim.scenario.load import loads
 from mobisim.sweeps.store import Store
@@ -250,6 +251,17 @@ def test_reasons_are_what_runs_say(tmp_path: Path) -> None:
     assert (found.pace.part, found.pace.then) == ("uplink", "device")
     transfer_s, forward_s = 8e6 / rate, 0.4
     assert found.pace.headroom == pytest.approx(transfer_s / forward_s - 1)
+
+
+def test_the_edge_of_what_was_looked_at_is_named(tmp_path: Path) -> None:
+    """An answer at a bound is one of the bound, and says so; without reasons it says that, too."""
+    case = Case(TOY, "makespan <= 1 d", f"{UPLINK} from 1 to 3 Mbit/s")
+    asked = replace(question(TOY, case.target, case, tmp_path / "plan"), reasons=False)
+    found = plan(asked)[1]
+    assert found.knobs[0].at_edge
+    assert "even 1 Mbit/s" in sentence(found)
+    assert (found.worth, found.leanings, found.search.reasons) == ((), (), 0)
+    assert "Not looked into" in found.notes[0]
 
 
 def test_the_cheapest_mix_is_found(tmp_path: Path) -> None:
