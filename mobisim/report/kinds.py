@@ -9,6 +9,7 @@ from mobisim.errors import InputError
 from mobisim.report.bandwidth import draw_bandwidth
 from mobisim.report.breakdown import draw_breakdown
 from mobisim.report.convergences import draw_convergences
+from mobisim.report.fairness import draw_fairness
 from mobisim.report.frontier import draw_frontier
 from mobisim.report.results import check_writable
 from mobisim.report.saturation import draw_saturation
@@ -46,6 +47,7 @@ KINDS: dict[str, Callable[[Sweep, Path], None]] = {
     "frontier": draw_frontier,
     "saturation": draw_saturation,
     "sensitivity": draw_sensitivity,
+    "fairness": draw_fairness,
 }
 
 

@@ -18,6 +18,7 @@ PICTURES = {
     "stragglers": "what the devices of a run wait for until they are through",
     "saturation": "how busy the server is, and who waits, against the number of devices",
     "sensitivity": "time to target as the devices differ more",
+    "fairness": "the metric by group of devices",
 }
 _WHAT = "\b\n" + "\n".join(f"{kind:<13}{what}" for kind, what in PICTURES.items())
 

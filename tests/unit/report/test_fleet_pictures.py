@@ -10,9 +10,14 @@ import pytest
 from worlds import columns_of, device, failing, random_world, stated, without_horizon, world_of
 
 from mobisim import Options, run
+from mobisim.errors import InputError
+from mobisim.report.fairness import draw_fairness, spreads
 from mobisim.report.kinds import plot
+from mobisim.report.results import write_json
 from mobisim.report.saturation import Spot, knee
+from mobisim.report.series import Series
 from mobisim.report.stragglers import DelaysFold, make_bars
+from mobisim.report.sweep_table import Row, Sweep, Varied
 from mobisim.span import STEP
 from mobisim.world import World
 
@@ -64,3 +69,37 @@ def test_a_run_has_a_picture_of_its_stragglers(tmp_path: Path) -> None:
     files = plot([place], "stragglers", tmp_path / "picture")
     assert [file.suffix for file in files] == [".png", ".svg"]
     assert all(file.stat().st_size > 1000 for file in files)
+
+
+def made(place: Path, seed: int, alpha: float) -> Row:
+    """A point of two groups, the second of which learns less."""
+    place.mkdir(parents=True)
+    scenario = {"devices": [{"count": 3, "backbone": "builtin"}, {"count": 2}]}
+    write_json(place / "manifest.json", {"scenario": scenario})
+    means = 0.8 + 0.01 * seed, 0.6
+    found = {
+        f"metric_of_groups[{group}].{name}": mean + by
+        for group, mean in enumerate(means)
+        for name, by in (("mean", 0.0), ("least", -0.1), ("greatest", 0.05))
+    }
+    about = {"makespan_s": 1.0, "metric_name": "accuracy", "place": place, "name": "made"}
+    return about | found | {"seed": seed, "alpha": alpha}
+
+
+def test_groups_are_compared_over_seeds(tmp_path: Path) -> None:
+    """The mean of means, the extremes of all, a line for whatever else varies; and it is drawn."""
+    rows = [made(tmp_path / f"{s}-{a}", s, a) for s in (0, 1) for a in (0.1, 1.0)]
+    fields = Varied("seed", "seed", None, (0, 1)), Varied("alpha", "alpha", None, (0.1, 1.0))
+    sweep = Sweep("made", fields, 0, tuple(rows))
+    found = spreads(Series("", tuple(rows[::2])), 2)
+    assert [one.mean for one in found] == pytest.approx([0.805, 0.6])
+    assert [one.least for one in found] == pytest.approx([0.7, 0.5])
+    assert [one.greatest for one in found] == pytest.approx([0.86, 0.65])
+    draw_fairness(sweep, tmp_path / "fairness.png")
+    assert (tmp_path / "fairness.png").stat().st_size > 1000
+
+
+def test_one_device_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
+    """Without groups that learn there is no picture."""
+    with pytest.raises(InputError, match="no groups of devices"):
+        draw_fairness(Sweep("none", (), 0, ()), tmp_path / "fairness.png")
