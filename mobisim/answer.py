@@ -22,11 +22,11 @@ PADDING_WORTH_A_WARNING = 0.25
 
 
 def ended_by(prepared: Prepared, learning: Learning | None, totals: Totals | None) -> str:
-    """Why the run ended: finished, horizon, target or memory."""
+    """Why the run ended: finished, horizon, target, plateau or memory."""
     if totals is None:
         return "memory"
-    if learning is not None and learning.stopped:
-        return "target"
+    if learning is not None and learning.stopped is not None:
+        return learning.stopped
     unfinished = totals.num_cut or totals.num_steps < prepared.world.total_steps
     return "horizon" if unfinished else "finished"
 

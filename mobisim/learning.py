@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mobisim.cost.system import System
 from mobisim.span import MERGE, STEP, SpanColumns
+from mobisim.stopping import Reason, Stop, Watch
 from mobisim.workload import models_of, trained_names, trained_sizes
 
 # Of each device whose work a round averages, the last of its mini-batches; in ascending order.
@@ -113,7 +114,9 @@ class Learning:
         self.history = lessons.history
         self.done = 0
         self.merged: list[tuple[int, int]] = []  # since the last step
-        self.stopped = False
+        stop = Stop.of(training)
+        self.watch = Watch(stop) if stop is not None else None
+        self.stopped: Reason | None = None
         self.time_to_target_s: float | None = None
 
     @property
@@ -145,9 +148,10 @@ class Learning:
             self.merged.clear()
             if self._meets_target():
                 self.time_to_target_s = float(columns.end[row])
-                if self.training.stop_at_target:
-                    self.stopped = True
-                    return self._learned(first, stop_after=row)
+            if self.watch is not None:
+                self.stopped = self.watch.sees(self.history.metric[self.done - 1])
+            if self.stopped is not None:
+                return self._learned(first, stop_after=row)
         return self._learned(first)
 
     def _learned(self, first: int, stop_after: int | None = None) -> Learned:

@@ -188,5 +188,6 @@ def _make_fair(document: Document) -> None:
     training = document.data.get("training")
     if isinstance(training, dict):
         override(document, "training.stop_at_target", value=False, where=where)
+        override(document, "training.patience", value=None, where=where)
         if training.get("validation") is None:
             override(document, "training.validation", VALIDATION, where)

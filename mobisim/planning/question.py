@@ -146,6 +146,7 @@ def _have_it_learned(document: Document, clauses: Sequence[Clause], *, learns: b
             )
         return
     override(document, "training.stop_at_target", value=False, where="plan")
+    override(document, "training.patience", value=None, where="plan")
     if asked is not None and asked.metric is not None:
         override(document, "training.target", asked.metric.model_dump(), "plan")
 

@@ -78,7 +78,7 @@ class Summary(_Record):
     method: str
     model: str | None
     granularity: str
-    ended_by: Literal["finished", "horizon", "target", "memory"]
+    ended_by: Literal["finished", "horizon", "target", "plateau", "memory"]
     makespan_s: float | None
     num_batches: int
     num_steps: int

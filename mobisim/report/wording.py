@@ -102,6 +102,7 @@ def ending(summary: Summary) -> str:
         "finished": "all work done",
         "horizon": "cut by the horizon",
         "target": "stopped at the target",
+        "plateau": "stopped where it got no better",
         "memory": "did not start: memory does not fit",
     }[summary["ended_by"]]
 

@@ -139,7 +139,8 @@ class Training(Strict):
     `padding` says which tokens are sent: every sample padded to `sequence_length` (fixed), to the
     longest of its mini-batch (longest), or real tokens only (none). `validation` is a share of the
     training samples, cut from them by the seed: evaluations during training go to it, and the
-    held-out split is read at the end alone.
+    held-out split is read at the end alone. With `patience` the run ends after so many evaluations
+    in a row that are no better than the best before.
     """
 
     task: str = "builtin"
@@ -150,6 +151,7 @@ class Training(Strict):
     optimizer: Optimizer = Optimizer()
     target: Target | None = None
     stop_at_target: bool = False
+    patience: Count | None = None
     padding: Literal["fixed", "longest", "none"] = "fixed"
     num_samples: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -21,9 +21,10 @@ from mobisim.cost.method_flop import Flop, method_flop
 from mobisim.learning import Merged
 from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
-from mobisim.scenario.schema import Scenario, Target
+from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
 from mobisim.span import MERGE, STEP, SpanColumns
+from mobisim.stopping import Stop
 from mobisim.workload import metric_name, trained_names
 
 # Of a scenario, what decides when things happen and not what is learned; the order of the steps
@@ -40,7 +41,7 @@ _WHEN = {
     "server": True,
     "horizon": True,
     "wire": {"payload_bytes"},
-    "training": {"padding", "target", "stop_at_target"},
+    "training": {"padding", "target", "stop_at_target", "patience"},
 }
 
 
@@ -52,14 +53,14 @@ class Order:
     """What a point learns: all that decides it, and its steps.
 
     Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
-    before the last of them, at the first evaluation that meets `stop`. `work` is a rough measure
-    of the arithmetic in it all. With rounds, `merged` are the number of the step, a device and its
+    before the last of them, at the evaluation at which `stop` ends it. `work` is a rough measure of
+    the arithmetic in it all. With rounds, `merged` are the number of the step, a device and its
     last mini-batch, int64 [merges, 3], in ascending order.
     """
 
     deciding: str
     steps: NDArray[np.int64]
-    stop: Target | None
+    stop: Stop | None
     work: float = 0.0
     merged: NDArray[np.int64] = field(default_factory=lambda: _NO_MERGES)
 
@@ -85,12 +86,12 @@ class Trajectory:
     order: Order
     members: tuple[str, ...]
     ends: frozenset[int]
-    stops: tuple[tuple[int, Target | None], ...]
+    stops: tuple[tuple[int, Stop | None], ...]
 
     @property
     def digest(self) -> str:
         """A digest of what is trained, and to where."""
-        wanted = [[end, stop.model_dump() if stop else None] for end, stop in self.stops]
+        wanted = [[end, stop.key if stop else None] for end, stop in self.stops]
         text = json.dumps([self.order.deciding, wanted], sort_keys=True)
         content = self.order.steps.tobytes() + self.order.merged.tobytes()
         return hashlib.sha256(text.encode() + content).hexdigest()[:12]
@@ -99,7 +100,7 @@ class Trajectory:
         """Whether a member ends with the last of these evaluations."""
         done = len(metric)
         return any(
-            done == end or (done < end and stop is not None and _first_met(stop, metric))
+            done == end or (done < end and stop is not None and stop.after(metric) == done)
             for end, stop in self.stops
         )
 
@@ -107,13 +108,9 @@ class Trajectory:
         """Whether every member has ended once these evaluations are made."""
         done = len(metric)
         return all(
-            done >= end or (stop is not None and any(map(stop.met_by, metric)))
+            done >= end or (stop is not None and stop.after(metric) is not None)
             for end, stop in self.stops
         )
-
-
-def _first_met(target: Target, metric: list[float]) -> bool:
-    return target.met_by(metric[-1]) and not any(map(target.met_by, metric[:-1]))
 
 
 def order_of(prepared: Prepared) -> Order:
@@ -138,10 +135,9 @@ def order_with(
     """The order of a point whose steps, int64 [steps, 3], and merges, [merges, 3], are known."""
     training = prepared.scenario.training
     assert training is not None
-    stop = training.target if training.stop_at_target else None
     merged = merged[merged[:, 0] < len(steps)]  # else the horizon came before the step
     merged = merged[np.lexsort((merged[:, 1], merged[:, 0]))]
-    return Order(_deciding(prepared), steps, stop, _work(prepared), merged)
+    return Order(_deciding(prepared), steps, Stop.of(training), _work(prepared), merged)
 
 
 def _work(prepared: Prepared) -> float:
@@ -204,5 +200,5 @@ def _trajectory(orders: Mapping[str, tuple[Scenario, Order]], members: Iterable[
     )
 
 
-def _key(stop: Target | None) -> str:
-    return stop.model_dump_json() if stop else ""
+def _key(stop: Stop | None) -> str:
+    return json.dumps(stop.key) if stop else ""

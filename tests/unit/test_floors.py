@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("answer", "lessons"),
     ("learning", "trainers"),
     ("prepare",),
-    ("fit", "fit_methods", "manifest"),
+    ("fit", "fit_methods", "manifest", "stopping"),
     ("workload",),
     ("profiling", "replay", "rounds"),
     ("sim", "training", "report"),

@@ -67,10 +67,11 @@ def test_a_rate_that_diverges_with_one_seed_is_out() -> None:
 
 def test_comparisons_are_made_fair() -> None:
     """No end before the last sample, no stop at the target, and a validation split."""
-    scenario = question(overrides=["training.stop_at_target=true"]).scenario
+    scenario = question(overrides=["training.stop_at_target=true", "training.patience=2"]).scenario
     assert scenario.training is not None
     assert scenario.horizon is None
     assert scenario.training.stop_at_target is False
+    assert scenario.training.patience is None
     assert scenario.training.validation == 0.1
 
 

@@ -10,14 +10,17 @@ import numpy as np
 from mobisim.prepare import Options, prepare
 from mobisim.scenario.load import load
 from mobisim.scenario.schema import Scenario, Target
+from mobisim.stopping import Stop
 from mobisim.sweeps.order import Order, Trajectory, order_of, trajectories
 from mobisim.workload import draw
 
-GOAL, HIGHER = Target(metric="accuracy", value=0.9), Target(metric="accuracy", value=0.95)
+GOAL, HIGHER = (
+    Stop(Target(metric="accuracy", value=value), None, "accuracy") for value in (0.9, 0.95)
+)
 SCENARIO = load("wifi_5mbps")
 
 
-def order(*batches: int, stop: Target | None = None, deciding: str = "") -> Order:
+def order(*batches: int, stop: Stop | None = None, deciding: str = "") -> Order:
     """An order of these mini-batches without staleness."""
     rows = [(0, batch, version) for version, batch in enumerate(batches)]
     return Order(deciding, np.array(rows, dtype=np.int64).reshape(-1, 3), stop)
