@@ -73,7 +73,7 @@ class DelaysFold:
 
     def add(self, columns: SpanColumns) -> None:
         """Add a block of spans."""
-        columns = columns[columns.device != NONE]
+        columns = columns[(columns.device != NONE) & (columns.batch != NONE)]  # no delivery
         role, lasted = self.roles[columns.actor], columns.end - columns.start
         on_device = role == DEVICE
         sorts = (np.isin(columns.kind, WORK_KINDS), columns.kind == WAIT, columns.kind == PAUSE)
