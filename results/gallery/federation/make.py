@@ -1,0 +1,412 @@
+"""What devices of three sizes learn together, and each on its own, over data that is dealt by skew.
+
+Run from anywhere with `python results/gallery/federation/make.py`; SST-2 needs the extra `minilm`
+and the data. A point that is done is kept: it can be interrupted and resumed, and `--minutes` ends
+it early, between two points. A rival is one more entry of VARIANTS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime as dt
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+import mobisim
+from mobisim.compare.statistics import interval, paired
+from mobisim.cost.system import System
+from mobisim.learning import Learning
+from mobisim.lessons import Checkpoints, Taught
+from mobisim.prepare import Options, Prepared, prepare
+from mobisim.report.comparison import Interval
+from mobisim.report.summary import Summary
+from mobisim.runner import publish, timeline
+from mobisim.scenario.schema import Scenario
+from mobisim.trainers import make_trainer
+from mobisim.training.backbone import Backbone, load_backbone
+
+HERE = Path(__file__).parent
+SEEDS = (0, 1, 2)
+TUNING_SEED = 100  # of the runs that choose a learning rate; none of those that are tabled
+SKEWS = {
+    "0.1": "{kind: dirichlet, alpha: 0.1}",
+    "1": "{kind: dirichlet, alpha: 1.0}",
+    "iid": "{kind: iid}",
+}
+TUNING_SKEW = "1"
+FIELDS = (
+    "variant", "skew", "seed", "lr", "accuracy", "groups", "least", "time_to_target_s",
+    "makespan_s", "uplink_bytes", "downlink_bytes", "seconds", "digest", "date",
+)  # fmt: skip
+
+Row = dict[str, str]
+Point = tuple[str, str, int, float]  # variant, skew, seed, learning rate
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its fleet: what is changed of the scenario fed_builtin."""
+
+    title: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is learned, and what it is paired with; `alone` if each device learns by itself."""
+
+    overrides: tuple[str, ...]
+    alone: bool = False
+    against: str | None = None
+
+
+TASKS = {
+    "builtin": Task(
+        "The built-in task, 2400 samples: 8 x builtin-small, 8 x builtin:3, 8 x builtin"
+    ),
+    "sst2": Task(
+        "SST-2, 960 samples: 8 x minilm:3, 8 x minilm:4, 8 x minilm",
+        (
+            "model=all-minilm-l6-v2",
+            "devices[0].model=all-minilm-l6-v2:3",
+            "devices[0].backbone=minilm:3",
+            "devices[1].model=all-minilm-l6-v2:4",
+            "devices[1].backbone=minilm:4",
+            "devices[2].model=null",
+            "training.task=SST-2",
+            "training.backbone=minilm",
+            "training.num_samples=960",
+            "federation.replay.steps=480",
+        ),
+    ),
+}
+_LABELS = "side_network.learns=labels"
+VARIANTS = {
+    "shared": Variant((), against="single"),
+    "single": Variant(("method=pae-mobillm",), alone=True),
+    "shared, uniform prediction": Variant(("side_network.prediction=uniform",), against="single"),
+    "shared, labels": Variant((_LABELS,), against="single, labels"),
+    "single, labels": Variant(("method=pae-mobillm", _LABELS), alone=True),
+}
+RATES = (3e-4, 1e-3, 3e-3)
+
+
+def scenario_of(task: Task, point: Point) -> Scenario:
+    """The scenario of one point; where a learning rate is chosen, with a validation split."""
+    name, skew, seed, rate = point
+    own = [f"federation.partition={SKEWS[skew]}", f"training.optimizer.lr={rate}", f"seed={seed}"]
+    validation = ["training.validation=0.2"] if seed == TUNING_SEED else []
+    found = mobisim.load(
+        "fed_builtin", [*task.overrides, *own, *validation, *VARIANTS[name].overrides]
+    )
+    return as_often_alone(found) if VARIANTS[name].alone else found
+
+
+def as_often_alone(scenario: Scenario) -> Scenario:
+    """With epochs in place of the replay, so that each sample is learned from as often."""
+    training, replay = scenario.training, scenario.federation.replay
+    assert training is not None
+    assert training.num_samples is not None
+    assert replay is not None
+    epochs = 1 + round(replay.steps * training.batch_size / training.num_samples)
+    federation = scenario.federation.model_copy(update={"replay": None})
+    longer = training.model_copy(update={"epochs": epochs})
+    return scenario.model_copy(update={"training": longer, "federation": federation})
+
+
+def measure(task: Task, point: Point, shared: Path) -> Row:
+    """Learn one point and judge it; what frozen backbones give is kept in `shared`."""
+    begin = time.monotonic()
+    name, skew, seed, rate = point
+    with tempfile.TemporaryDirectory(prefix="mobisim-study-") as out:
+        options = Options(out=Path(out) / "point", plots=False)
+        prepared = prepare(scenario_of(task, point), options)
+        found = (alone if VARIANTS[name].alone else together)(prepared, shared)
+    return {
+        "variant": name,
+        "skew": skew,
+        "seed": str(seed),
+        "lr": repr(rate),
+        **found,
+        "seconds": f"{time.monotonic() - begin:.1f}",
+        "digest": prepared.digest,
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+    }
+
+
+def together(prepared: Prepared, shared: Path) -> Row:
+    """A run: its timeline, and what all devices learn on it."""
+    make = partial(make_trainer, load=_backbone, shared=shared)
+    never = Checkpoints(prepared.place, prepared.digest, every_s=math.inf, resume=False)
+    lessons = Taught(prepared.system, prepared.planned, never, make=make)
+    learning = Learning(prepared.system, lessons)
+    summary = publish(prepared, learning, timeline(prepared)).summary
+    tuning = prepared.scenario.seed == TUNING_SEED
+    accuracy = summary.validation_metric if tuning else summary.final_metric
+    return _judged(accuracy, summary) | {
+        field: repr(getattr(summary, field))
+        for field in ("time_to_target_s", "makespan_s", "uplink_bytes", "downlink_bytes")
+    }
+
+
+def _judged(accuracy: float | None, summary: Summary) -> Row:
+    groups = summary.metric_of_groups or []
+    return {
+        "accuracy": repr(accuracy),
+        "groups": " ".join(f"{group.mean:.4f}" for group in groups),
+        "least": repr(min((group.least or 0.0 for group in groups), default=None)),
+    }
+
+
+def alone(prepared: Prepared, shared: Path) -> Row:
+    """Each device's own side network, of its own samples: no timeline."""
+    planned, scenario = prepared.planned, prepared.scenario
+    starts = planned.workload.starts
+    assert starts is not None
+    assert planned.data is not None
+    found: list[list[float]] = []
+    for group, devices in zip(scenario.devices, scenario.ranges, strict=True):
+        one = group.model_copy(update={"count": 1, "model": group.model or scenario.model})
+        system = System(
+            scenario.model_copy(update={"devices": (one,), "model": one.model}),
+            planned.data.num_classes,
+        )
+        found.append([])
+        for device in devices:
+            own = replace(
+                planned,
+                workload=replace(planned.workload, starts=None),
+                samples=planned.samples[starts[device] : starts[device + 1]],
+                hits=(),
+            )
+            trainer = make_trainer(system, own, _backbone, shared)
+            for number in range(len(trainer.batches)):
+                trainer.step(number)
+            found[-1].append(trainer.evaluate()["accuracy"])
+    return {
+        "accuracy": repr(float(np.mean(list(chain.from_iterable(found))))),
+        "groups": " ".join(f"{np.mean(group):.4f}" for group in found),
+        "least": repr(min(map(min, found))),
+    }
+
+
+@lru_cache
+def _backbone(name: str) -> Backbone:
+    return load_backbone(name)
+
+
+class Study:
+    """The points of one task, and those that are done."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.task = name, TASKS[name]
+        self.table = HERE / f"{name}.csv"
+
+    def rows(self) -> list[Row]:
+        """What is done."""
+        if not self.table.exists():
+            return []
+        with self.table.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def missing(self) -> Iterator[Point]:
+        """What is not done: what chooses learning rates, then seed by seed all skews."""
+        done = {
+            (row["variant"], row["skew"], int(row["seed"]), float(row["lr"])) for row in self.rows()
+        }
+        tuning = ((name, TUNING_SKEW, TUNING_SEED, rate) for name in VARIANTS for rate in RATES)
+        yield from (point for point in tuning if point not in done)
+        for seed in SEEDS:
+            points = ((name, skew, seed, self.rate(name)) for skew in SKEWS for name in VARIANTS)
+            yield from (point for point in points if point not in done)
+
+    def rate(self, variant: str) -> float:
+        """The learning rate that was best by validation; of equals the least."""
+        tried = [row for row in self._of(variant) if int(row["seed"]) == TUNING_SEED]
+        best = min(tried, key=lambda row: (-float(row["accuracy"]), float(row["lr"])))
+        return float(best["lr"])
+
+    def append(self, row: Row) -> None:
+        """Add a row to the table."""
+        is_new = not self.table.exists()
+        with self.table.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def found(self, variant: str, skew: str) -> list[Row]:
+        """The rows of the seeds that are done, in their order."""
+        mine = [row for row in self._of(variant) if row["skew"] == skew]
+        by_seed = {int(row["seed"]): row for row in mine}
+        return [by_seed[seed] for seed in SEEDS if seed in by_seed]
+
+    def accuracies(self, variant: str, skew: str) -> list[float]:
+        """In percent, by seed."""
+        return [100 * float(row["accuracy"]) for row in self.found(variant, skew)]
+
+    def done(self, skew: str) -> list[str]:
+        """The variants of which every seed is done."""
+        return [name for name in VARIANTS if len(self.accuracies(name, skew)) == len(SEEDS)]
+
+    def difference(self, variant: str, skew: str) -> Interval | None:
+        """Paired with what the variant is compared with, where both are done."""
+        reference = VARIANTS[variant].against
+        if reference is None or not {variant, reference} <= {*self.done(skew)}:
+            return None
+        return paired(self.accuracies(variant, skew), self.accuracies(reference, skew))
+
+    def _of(self, variant: str) -> list[Row]:
+        return [row for row in self.rows() if row["variant"] == variant]
+
+
+TEXT = """# Learning together
+
+Twenty-four devices of three sizes, eight of each, with training samples dealt to them by label
+(Dirichlet, alpha = 0.1 or 1) or evenly (iid). *Shared*: `fed-mobillm`, one pass of mini-batches
+of 8 and a replay of four times as many, so that each sample is learned from five times. *Single*:
+each device trains a side network of its own on its own samples, five epochs of them, with all
+layers of its backbone tapped and no projection. Accuracy in percent is the mean over the 24
+devices on the held-out set, each with its own backbone; devices without samples count. ± is the
+standard deviation over the seeds 0 to 2; differences are paired by seed, with their 95 % interval
+(Student's t): one that holds zero tells no order. The learning rate is the best of {rates} on a
+fifth of the training samples (seed 100, alpha = 1; a star marks one at the edge). Residuals are
+those of a head that each device fits on its own samples, of one prediction for all (*uniform*),
+or labels go up (*labels*).
+
+Made by `python results/gallery/federation/make.py` ({dates}); the CSV files have each run with the
+digest of its resolved scenario.
+
+![accuracy by skew](federation.png)
+"""
+HEADER = (
+    "| variant | skew | learning rate | accuracy | by size | worst device | less single |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def text_of(studies: Sequence[Study]) -> str:
+    """README.md: a table for each task."""
+    dates = sorted({row["date"] for study in studies for row in study.rows()})
+    text = TEXT.format(
+        dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])),
+        rates=", ".join(f"{rate:g}" for rate in RATES),
+    )
+    begun = {study.name for study in studies}
+    left = [f"Not run yet: {task.title}.\n" for name, task in TASKS.items() if name not in begun]
+    return "\n".join([text, *chain.from_iterable(map(_section, studies)), *left])
+
+
+def _section(study: Study) -> Iterator[str]:
+    yield from (f"## {study.task.title}", "", *HEADER)
+    for name in VARIANTS:
+        yield from (_line(study, name, skew) for skew in SKEWS if name in study.done(skew))
+    yield from ("", _verdict(study))
+    left = [f"{n}, {skew}" for n in VARIANTS for skew in SKEWS if n not in study.done(skew)]
+    if left:
+        yield from ("", f"Not run yet with every seed: {'; '.join(left)}.")
+    yield ""
+
+
+def _verdict(study: Study) -> str:
+    """Where a shared side network beats single ones, where not, and where neither is told."""
+    told: dict[str, list[str]] = {"found for": [], "refuted for": [], "left open for": []}
+    for name in VARIANTS:
+        for skew in SKEWS:
+            found = study.difference(name, skew)
+            if found is None or found.low is None or found.high is None:
+                continue
+            sort = "found for" if found.low > 0 else "left open for"
+            told["refuted for" if found.high < 0 else sort].append(f"{name} ({skew})")
+    said = [f"{sort} {', '.join(names)}" for sort, names in told.items() if names]
+    return f"That *shared beats single* is {'; '.join(said) or 'not known yet'}."
+
+
+def _line(study: Study, variant: str, skew: str) -> str:
+    rows, rate = study.found(variant, skew), study.rate(variant)
+    values = study.accuracies(variant, skew)
+    groups = np.mean(
+        [[100 * float(value) for value in row["groups"].split()] for row in rows], axis=0
+    )
+    edge = "*" if rate in (RATES[0], RATES[-1]) else ""
+    least = statistics.mean(100 * float(row["least"]) for row in rows)
+    return (
+        f"| {variant} | {skew} | {rate:g}{edge} "
+        f"| {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} "
+        f"| {' / '.join(f'{value:.1f}' for value in groups)} | {least:.1f} "
+        f"| {_said(study.difference(variant, skew))} |"
+    )
+
+
+def _said(found: Interval | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return "-"
+    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def draw(studies: Sequence[Study], out: Path) -> None:
+    """Accuracy by skew: each seed, and the mean with its interval, variant by variant."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only to draw
+
+    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(studies), squeeze=False)[0]
+    colours = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f")
+    for axes, study in zip(panels, studies, strict=True):
+        for index, name in enumerate(VARIANTS):
+            for place, skew in enumerate(SKEWS):
+                if name not in study.done(skew):
+                    continue
+                values, at = study.accuracies(name, skew), place + (index - 2) * 0.13
+                found, colour = interval(values), colours[index % len(colours)]
+                axes.plot([at] * len(values), values, "o", color=colour, alpha=0.35, ms=4)
+                axes.plot([at] * 2, [found.low, found.high], color=colour, lw=1.6)
+                label = name if place == 0 else None
+                axes.plot(at, found.mean, "o", color=colour, ms=6, label=label)
+        axes.set_xlim(-0.5, len(SKEWS) - 0.5)
+        axes.set_xticks(range(len(SKEWS)), [s if s == "iid" else f"alpha = {s}" for s in SKEWS])
+        axes.set_title(study.task.title, loc="left", fontsize=9.5)
+        axes.set_ylabel("accuracy, mean over devices, %")
+        axes.grid(visible=True, axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.savefig(out, metadata={"Software": None})
+
+
+def write() -> None:
+    """README.md and the picture of what is done."""
+    studies = [study for study in map(Study, TASKS) if any(map(study.done, SKEWS))]
+    if studies:
+        (HERE / "README.md").write_text(text_of(studies), encoding="utf-8")
+        draw(studies, HERE / "federation.png")
+
+
+def main() -> None:
+    """Run what is missing, then write table and picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which to end")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    studies = [Study(name) for name in arguments.tasks or TASKS]
+    with tempfile.TemporaryDirectory(prefix="mobisim-activations-") as shared:
+        for study in studies:
+            while time.monotonic() < end and (point := next(study.missing(), None)):
+                name, skew, seed, rate = point
+                sys.stderr.write(f"{study.name}: {name}, {skew}, seed {seed}, lr {rate:g}\n")
+                study.append(measure(study.task, point, Path(shared)))
+    write()
+
+
+if __name__ == "__main__":
+    main()
