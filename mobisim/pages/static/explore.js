@@ -64,12 +64,13 @@ function show(number, found, took) {
   if (number === asked) at("answer").classList.remove("old");
   const bad = found.error !== undefined;
   at("headline").className = bad || !found.fits ? "alarm" : "headline";
-  at("headline").textContent = bad ? found.error.split("\n")[0] : found.headline;
-  const lines = bad ? found.error.split("\n").slice(1) : found.details;
+  const [place, ...said] = bad ? found.error.split("\n") : []; // an error's place comes first, if it has one
+  const [headline, ...lines] = bad ? (said.length ? [...said, place] : [place]) : [found.headline, ...found.details];
+  at("headline").textContent = headline;
   at("details").replaceChildren(...lines.map((line) => element("p", line)));
   at("numbers").replaceChildren(...(bad ? [] : found.numbers).map(([name, value]) => row(name, element("td", value))));
   at("bars").replaceChildren(...(bad ? [] : found.bars).map((b) => row(b.name, element("td", b.words), bar(b))));
-  if (!bad) at("command").textContent = found.command;
+  at("command").textContent = bad ? "" : found.command;
   document.body.dataset.state = bad ? "error" : found.whole ? "whole" : "glance";
   document.body.dataset.took = took.toFixed(0);
 }
