@@ -135,6 +135,9 @@ def blocks_of(spans: Sequence[Span], size: int) -> list[Block]:
     return [Block(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
+MEAN_STAY_S = 20.0  # of what leaves abruptly: to get a mini-batch done at times
+
+
 class _Times:
     """Durations of one random scenario, all of one sort."""
 
@@ -524,7 +527,7 @@ def _abrupt(choose: Random, times: _Times, group: Group) -> Group:
     if stated is None:
         return group
     if "up" in stated:  # for long enough to get something done, even when warm
-        mean_s = 9.0 if group.heat is None else 9.0 / group.heat.sustained
+        mean_s = MEAN_STAY_S / (1.0 if group.heat is None else group.heat.sustained)
         stated["up"] = {"mean": f"{mean_s} s", "distribution": "exponential"}
     return replace(group, absences=Absences.model_validate(stated | {"kind": "abrupt"}))
 

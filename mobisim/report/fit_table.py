@@ -125,8 +125,8 @@ def verdict(peak: int, capacity: int) -> Text:
     """Whether it fits, and how much is free or missing."""
     room = abs(capacity - peak)
     if peak <= capacity:
-        return Text(f"fits, {_size(room)} free", "green")
-    return Text(f"short by {_size(room)}", "bold red")
+        return Text(f"{_size(room)} free", "green")
+    return Text(f"{_size(room)} short", "bold red")
 
 
 def _size(num_bytes: int) -> str:

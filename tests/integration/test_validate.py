@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,9 +50,9 @@ def test_the_target_is_chosen_before_and_met_late(
     steps: list[int] = []
     step = Taught.step
 
-    def counting(lessons: Taught, device: int, batch: int, version_read: int) -> None:
+    def counting(lessons: Taught, device: int, batch: int, *learned: Any) -> None:
         steps.append(batch)
-        step(lessons, device, batch, version_read)
+        step(lessons, device, batch, *learned)
 
     monkeypatch.setattr(Taught, "step", counting)
     simulation = Simulation(train=True)
