@@ -17,7 +17,7 @@ from mobisim.validation.profile import ROUND_S, Measurement, Profiles
 from mobisim.validation.simulation import Simulation
 
 REPEATS = 3  # of the real run, each after a round of the measurement
-CALM, TRIES = 0.03, 4  # a share of the cores that others may take; how often to look for such times
+CALM, TRIES = 0.05, 3  # a share of the cores that others may take; how often to look for such times
 Notice = Callable[[str], None]
 
 
