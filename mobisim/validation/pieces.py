@@ -2,21 +2,22 @@
 
 A device's pieces are embedding, one block, and the encoding of one tap; a server's the decoding of
 one tap, one adapter's forward and the step. They are run by the code that the testbed runs, on real
-mini-batches, with nothing else going on unless the parent starts the other role's child beside it.
+mini-batches, in the rhythm that the parent asks for.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,38 +31,30 @@ from mobisim.testbed.endpoint import Address, Keys
 from mobisim.testbed.plan import Plan
 from mobisim.testbed.process import settle
 from mobisim.testbed.worker import Bench
+from mobisim.validation.rhythm import Beat, Numbers
 from mobisim.validation.wire import Receiving, Sending, Wire
 
-WHOLE = "whole"  # all pieces of a mini-batch together
 BATCHES_PER_SHAPE = 4
 Piece = tuple[str, int, int]  # what, samples of the mini-batch, tokens of each as sent
+Pieces = dict[Piece, list[float]]
 Told = Callable[[str, float], None]
+Wait = Callable[[int], None]  # until a part is due
 
 
-@dataclass(frozen=True)
-class Found:
-    """Seconds of pieces, and the share of a core that was spent on carrying meanwhile."""
+def as_line(pieces: Pieces) -> str:
+    """Pieces as one line of text."""
+    return json.dumps([[*piece, seconds] for piece, seconds in pieces.items()])
 
-    pieces: dict[Piece, list[float]]
-    carrying: float
 
-    def line(self) -> str:
-        """As one line of text."""
-        pieces = [[*piece, seconds] for piece, seconds in self.pieces.items()]
-        return json.dumps([pieces, self.carrying])
-
-    @classmethod
-    def of(cls, line: str) -> Self:
-        """What a line tells."""
-        pieces, carrying = json.loads(line)
-        found = {(what, batch, length): seconds for what, batch, length, seconds in pieces}
-        return cls(found, carrying)
+def from_line(line: str) -> Pieces:
+    """The pieces that a line tells."""
+    return {(what, batch, length): s for what, batch, length, s in json.loads(line)}
 
 
 class Timing:
     """Seconds of pieces, gathered by their shape."""
 
-    def __init__(self, plan: Plan, run: Callable[[int, Told], None]) -> None:
+    def __init__(self, plan: Plan, run: Callable[[int, Told, Wait], None]) -> None:
         self.plan, self._run = plan, run
         self._some = plan.some_batches(BATCHES_PER_SHAPE)
         self._next = self._by_turns()
@@ -72,39 +65,41 @@ class Timing:
             order.shuffle(self._some)
             yield from self._some
 
-    def take(self, seconds: float) -> dict[Piece, list[float]]:
+    def take(self, seconds: float, beat: Beat) -> Pieces:
         """Time all shapes over and over, in random order, for so long; each once at least."""
-        found: dict[Piece, list[float]] = {}
-        until, done = now() + seconds, 0
+        found: Pieces = {}
+        until, done, number = now() + seconds, 0, 0
         while now() < until or done < len(self._some):
-            self._time(next(self._next), found)
+            self._time(next(self._next), found, partial(beat.wait, number))
+            number = beat.after(number)
             done += 1
         return found
 
-    def _time(self, batch: int, found: dict[Piece, list[float]]) -> None:
+    def _time(self, batch: int, found: Pieces, wait: Wait) -> None:
         shape = self.plan.shape(batch)
         at = shape.num_samples, shape.num_tokens // shape.num_samples
 
         def told(what: str, lasted: float) -> None:
             found.setdefault((what, *at), []).append(lasted)
 
-        self._run(batch, told)
+        self._run(batch, told, wait)
 
 
 def device_timing(plan: Plan) -> Timing:
     """The device's pieces."""
     backend = Backend(plan, plan.trainer())
     backend.warm_up()
-    return Timing(plan, lambda batch, told: _time_device(backend, batch, told))
+    return Timing(plan, partial(_time_device, backend))
 
 
-def _time_device(backend: Backend, batch: int, told: Told) -> None:
+def _time_device(backend: Backend, batch: int, told: Told, wait: Wait) -> None:
     """One mini-batch, with a lap at each tap: embedding and blocks, then what is sent of them."""
     trainer, by_layer = backend.trainer, backend.plan.prepared.system.by_layer
     ids = [trainer.data.train.tokens[i] for i in trainer.batches[batch]]
     laps: list[float] = []
     encoding: list[float] = []
     taps: list[Tensor] = []
+    wait(0)
     since = now()
 
     def take(tap_ND: Tensor) -> None:
@@ -126,7 +121,6 @@ def _time_device(backend: Backend, batch: int, told: Told) -> None:
     told("piece:block", block)
     told("piece:embedding", first - layers[0] * block)
     told("piece:encode", sum(encoding) / len(encoding))
-    told(WHOLE, sum(laps) + sum(encoding))
 
 
 def _lasting(work: Callable[[], object]) -> float:
@@ -140,22 +134,27 @@ def server_timing(plan: Plan) -> Timing:
     bench = Bench(plan, plan.trainer())
     bench.warm_up()
     messages = {batch: bench.rehearse(batch) for batch in plan.some_batches(BATCHES_PER_SHAPE)}
-    return Timing(plan, lambda batch, told: _time_server(bench, batch, messages[batch], told))
+    return Timing(plan, partial(_time_server, bench, messages))
 
 
-def _time_server(bench: Bench, batch: int, messages: list[bytes], told: Told) -> None:
+def _time_server(
+    bench: Bench, messages: dict[int, list[bytes]], batch: int, told: Told, wait: Wait
+) -> None:
     seconds = {DECODE: 0.0, SIDE_FORWARD: 0.0, STEP: 0.0}
 
     def add(kind: int, _part: int, start: float, end: float) -> None:
         seconds[kind] += end - start
 
-    bench.run(batch, messages.__getitem__, add)
+    def part_of(part: int) -> bytes:
+        wait(part)
+        return messages[batch][part]
+
+    bench.run(batch, part_of, add)
     taps = len(bench.trainer.tap_layers)
     told("piece:decode", seconds[DECODE] / taps)
     if bench.by_layer:
         told("piece:side_forward", seconds[SIDE_FORWARD] / taps)
     told("piece:step", seconds[STEP])
-    told(WHOLE, sum(seconds.values()))
 
 
 class Child:
@@ -167,19 +166,17 @@ class Child:
         self.wire: Wire | None = None
 
     def answer(self, what: str, *words: Any) -> str:
-        """Time pieces for some seconds; open, close or time this end of the wire."""
+        """Time pieces for some seconds in some rhythm; open, close or time this end of the wire."""
         orders: dict[str, Callable[..., str]] = {
             "time": self._time, "open": self._open, "close": self._close, "delay": self._delay,
         }  # fmt: skip
         return orders[what](*words)
 
-    def _time(self, seconds: float) -> str:
-        begun, before = now(), self._carried()
-        pieces = self.timing.take(seconds)
-        return Found(pieces, (self._carried() - before) / (now() - begun)).line()
-
-    def _carried(self) -> float:
-        return self.wire.carried_s() if self.wire is not None else 0.0
+    def _time(self, seconds: float, beat: Numbers, wire_beat: Numbers) -> str:
+        with contextlib.ExitStack() as stack:
+            if isinstance(self.wire, Sending):
+                stack.enter_context(self.wire.carrying(Beat.of(wire_beat)))
+            return as_line(self.timing.take(seconds, Beat.of(beat)))
 
     def _open(self, address: str, folder: str, paced: bool) -> str:
         keys, at = Keys(Path(folder)), Address.parse(address, "address")

@@ -1,4 +1,4 @@
-"""A profile of this machine, here and now, for one scenario: both roles, alone and side by side."""
+"""A profile of this machine, here and now, for one scenario: both roles, in its rhythm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,23 +20,27 @@ import torch
 from mobisim.prepare import Options
 from mobisim.profiling.bundle import machine_name
 from mobisim.profiling.statistics import quantile
-from mobisim.scenario.profiles import BUNDLE_VERSION, Contention, Link, Measured
+from mobisim.scenario.profiles import BUNDLE_VERSION, Link, Measured
 from mobisim.scenario.quantities import Sourced
 from mobisim.scenario.samples import Sample
 from mobisim.scenario.schema import Scenario
 from mobisim.testbed.bed import Cores, lay_links
+from mobisim.testbed.clock import now
 from mobisim.testbed.endpoint import Keys
 from mobisim.testbed.kernel_link import KernelLinks
 from mobisim.testbed.plan import Plan
-from mobisim.validation.pieces import WHOLE, Found, Piece
+from mobisim.validation.pieces import Piece, Pieces, from_line
+from mobisim.validation.rhythm import WORK, Rhythm
+from mobisim.validation.simulation import simulated
 
-ROUND_S, SLICES = 2.5, 3  # of each role alone and of both, in so many turns
-STARTING_S, SPARE_S = 0.5, 20.0  # until the link carries; what keeps it busy to the end
+ROUND_S, LEAST_BEATS = 6.0, 8  # of a round; and so many mini-batches at least
+STARTING_S = 0.1  # until all know of a round
+SETTLING = 2  # rounds to find the rhythm: as fast as pieces come, then as these would have it
+MOST_ROUNDS = 20  # for which the link has something to carry
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
 Role = Literal["device", "server"]
 ROLES: tuple[Role, Role] = ("device", "server")
-Pieces = dict[Piece, list[float]]
 
 
 @dataclass(frozen=True)
@@ -48,25 +52,20 @@ class Profiles:
     delay_s: float  # from a message's last byte on the link until its device knows of its take-up
 
     def put_into(self, scenario: Scenario) -> Scenario:
-        """The scenario on this machine, both roles sharing it."""
+        """The scenario on this machine."""
         (group,) = scenario.devices
         update = {"profile": self.device, "link": _delayed(group.link, self.delay_s)}
         return scenario.model_copy(
             update={
                 "devices": (group.model_copy(update=update),),
-                "server": scenario.server.model_copy(
-                    update={"profile": self.server, "colocated": True}
-                ),
+                "server": scenario.server.model_copy(update={"profile": self.server}),
             }
         )
 
     def as_numbers(self) -> dict[str, object]:
         """What was measured, for JSON."""
         roles: dict[str, object] = {
-            profile.role: {
-                "contention": profile.contention.model_dump() if profile.contention else None,
-                "samples": [sample._asdict() for sample in profile.samples],
-            }
+            profile.role: [sample._asdict() for sample in profile.samples]
             for profile in (self.device, self.server)
         }
         return {"delay_s": self.delay_s, **roles}
@@ -82,13 +81,15 @@ def _delayed(link: Link, seconds: float) -> Link:
 
 
 class Measurement:
-    """Times the pieces of a scenario on this machine, round by round, and what its link costs.
+    """Times the pieces of a scenario on this machine, round by round, in the scenario's rhythm.
 
-    Between rounds its processes sleep, so that rounds and real runs can take turns.
+    The rhythm is that of the scenario simulated with the pieces so far; the first ones, timed as
+    fast as they come, serve for that alone. Between rounds its processes sleep, so that rounds and
+    real runs can take turns.
     """
 
     def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
-        self._scenario = _longer(scenario, STARTING_S + round_s + SPARE_S)
+        self._scenario, self._endless = scenario, _longer(scenario, MOST_ROUNDS * round_s)
         self._limit, self._round_s = limit, round_s
         self._stack = contextlib.ExitStack()
 
@@ -97,11 +98,12 @@ class Measurement:
             folder = tempfile.TemporaryDirectory(prefix="mobisim-validate-")
             self._folder = Path(stack.enter_context(folder))
             path = self._folder / "scenario.json"
-            path.write_text(self._scenario.model_dump_json(), encoding="utf-8")
-            plan = Plan.of(self._scenario, Options())
+            path.write_text(self._endless.model_dump_json(), encoding="utf-8")
+            plan = Plan.of(self._endless, Options())
             self._links, _ = lay_links(stack, self._limit, plan)
             self._roles = [stack.enter_context(_child(role, path, self._links)) for role in ROLES]
-            self._carry()
+            self._connect(Keys.make(self._folder / "keys").folder)
+            self._find_rhythm()
             self._stack = stack.pop_all()
         return self
 
@@ -109,41 +111,41 @@ class Measurement:
         self._stack.close()
 
     def round(self) -> Profiles:
-        """A profile of all so far: each role by itself and both at once, by turns."""
+        """A profile of all rounds so far and this one."""
         for child in self._roles:
-            child.rounds.append(Round())
-        for _ in range(SLICES):
-            for child in self._roles:
-                child.ask("time", self._round_s / SLICES)
-                child.keep(child.rounds[-1].alone)
-            self._both("time", self._round_s / SLICES)
-            for child in self._roles:
-                child.keep(child.rounds[-1].beside)
-        device, server = map(_profile, self._roles)
-        return Profiles(device, server, self._delay_s)
+            child.rounds.append({})
+        self._time(self._rhythm)
+        return self._known()
 
     def forget(self) -> None:
         """Leave the last round out, as if it had not been."""
         for child in self._roles:
             child.rounds.pop()
 
-    def _carry(self) -> None:
-        """What it costs, beside both and by itself, that the link carries all that it can."""
-        self._connect(Keys.make(self._folder / "keys").folder)
-        for seconds in (STARTING_S, self._round_s):
-            self._both("time", seconds)
-            for child in self._roles:
-                child.carrying = Found.of(child.line()).carrying
+    def _find_rhythm(self) -> None:
         device, _ = self._roles
-        device.ask("delay", self._round_s / SLICES)
+        device.ask("delay", self._round_s / 2)
         self._delay_s = max(float(device.line()), 0.0)
-        self._both("close")
-        for child in self._roles:
-            child.line()
+        self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come
+        for _ in range(SETTLING):
+            self.round()
+            self.forget()
 
-    def _both(self, *words: str | float) -> None:
+    def _time(self, rhythm: Rhythm) -> None:
+        seconds = max(self._round_s, LEAST_BEATS * rhythm.period_s)
+        origin_s = now() + STARTING_S
+        wire_beat = rhythm.beat("uplink", origin_s).numbers
         for child in self._roles:
-            child.ask(*words)
+            child.ask("time", seconds, rhythm.beat(child.role, origin_s).numbers, wire_beat)
+        for child in self._roles:
+            child.keep()
+
+    def _known(self) -> Profiles:
+        """The profile so far; the next round keeps to the rhythm that it leads to."""
+        device, server = map(_profile, self._roles)
+        found = Profiles(device, server, self._delay_s)
+        self._rhythm = Rhythm.of(simulated(found.put_into(self._scenario)))
+        return found
 
     def _connect(self, keys: Path) -> None:
         (device, server), links = self._roles, self._links
@@ -169,42 +171,32 @@ def _longer(scenario: Scenario, seconds: float) -> Scenario:
     return scenario.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
 
 
-@dataclass(frozen=True)
-class Round:
-    """Seconds of one role's pieces, by itself and beside the other role."""
-
-    alone: Pieces = field(default_factory=dict)
-    beside: Pieces = field(default_factory=dict)
-
-
 @dataclass
 class Child:
-    """A process that times one role's pieces, and what it found."""
+    """A process that times one role's pieces, and what it found round by round."""
 
     role: Role
     process: subprocess.Popen[str]
-    rounds: list[Round] = field(default_factory=list)
-    carrying: float = 0.0  # the share of its core
+    rounds: list[Pieces] = field(default_factory=list)
 
     @property
-    def alone(self) -> Pieces:
-        """Of all rounds, by itself."""
-        return _together(one.alone for one in self.rounds)
+    def pieces(self) -> Pieces:
+        """Of all rounds."""
+        found: Pieces = {}
+        for one in self.rounds:
+            for piece, seconds in one.items():
+                found.setdefault(piece, []).extend(seconds)
+        return found
 
-    @property
-    def beside(self) -> Pieces:
-        """Of all rounds, beside the other role."""
-        return _together(one.beside for one in self.rounds)
-
-    def ask(self, *words: str | float) -> None:
+    def ask(self, *words: object) -> None:
         """Let it do something."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
 
-    def keep(self, pieces: Pieces) -> None:
-        """Wait for it, and add the pieces that it timed."""
-        pieces |= _together((pieces, Found.of(self.line()).pieces))
+    def keep(self) -> None:
+        """Wait for it, and add the pieces that it timed to this round."""
+        self.rounds[-1] = from_line(self.line())
 
     def line(self) -> str:
         """The next line that it says.
@@ -217,14 +209,6 @@ class Child:
         if not line:
             raise RuntimeError("a process that times this machine has ended")
         return line.strip()
-
-
-def _together(rounds: Iterable[Pieces]) -> Pieces:
-    found: Pieces = {}
-    for pieces in rounds:
-        for piece, seconds in pieces.items():
-            found.setdefault(piece, []).extend(seconds)
-    return found
 
 
 @contextlib.contextmanager
@@ -251,8 +235,7 @@ def where_and_when() -> str:
 
 
 def _profile(child: Child) -> Measured:
-    role, alone = child.role, child.alone
-    pieces = [piece for piece in sorted(alone) if piece[0] != WHOLE]
+    role, pieces = child.role, child.pieces
     return Measured(
         kind="measured",
         name=f"this-machine-{role}",
@@ -263,12 +246,11 @@ def _profile(child: Child) -> Measured:
         machine=machine_name(torch.device("cpu")),
         software={"torch": torch.__version__},
         date=str(datetime.now(UTC).date()),
-        method="pieces of the scenario's own model, each role alone, means in place of medians",
+        method="pieces of the scenario's own model, in its rhythm, means in place of medians",
         grid="the scenario's own shapes",
         ranges={},
-        contention=_contention(child),
         num_samples=len(pieces),
-        samples=tuple(_sample(piece, alone[piece]) for piece in pieces),
+        samples=tuple(_sample(piece, pieces[piece]) for piece in sorted(pieces)),
     )
 
 
@@ -281,22 +263,3 @@ def _sample(piece: Piece, seconds: Sequence[float]) -> Sample:
 
 def _tenths(seconds: Sequence[float]) -> tuple[float, float]:
     return quantile(seconds, 0.1), quantile(seconds, 0.9)
-
-
-def _contention(child: Child) -> Contention:
-    """How much longer a mini-batch takes beside the other role, by the largest shape.
-
-    What carries goes before what computes, so its share of the core is what the latter lacks.
-    """
-    alone = child.alone
-    whole = max((p for p in alone if p[0] == WHOLE), key=lambda piece: piece[1] * piece[2])
-    usual, beside = fmean(alone[whole]), child.beside[whole]
-    ratio, low, high = (s / usual for s in (fmean(beside), *_tenths(beside)))
-    return Contention(
-        slowdown=Sourced(value=ratio, source="measured"),
-        carrying=Sourced(value=1 / (1 - child.carrying), source="measured"),
-        p10=min(low, ratio),
-        p90=max(high, ratio),
-        repeats=len(beside),
-        beside=f"the {'server' if child.role == 'device' else 'device'}'s pieces",
-    )

@@ -12,6 +12,7 @@ from mobisim.prepare import Options, Prepared, prepare
 from mobisim.report import results
 from mobisim.runner import publish, timeline, will_learn
 from mobisim.scenario.schema import Scenario
+from mobisim.span import SpanColumns
 from mobisim.validation.compare import Figures
 
 
@@ -57,11 +58,7 @@ class Simulation:
         return scenario.model_copy(update={"training": changed})
 
     def _prepared(self, scenario: Scenario, place: Path | None = None) -> Prepared:
-        options = Options(
-            out=place, train=self._train, plots=self._plots, ignore_memory=True,
-            allow_extrapolation=True, command="mobisim validate",
-        )  # fmt: skip
-        return prepare(scenario, options)
+        return prepare(scenario, _options(place, train=self._train, plots=self._plots))
 
     def _learning(self, prepared: Prepared) -> Learning | None:
         if not will_learn(prepared):
@@ -70,6 +67,19 @@ class Simulation:
             never = Checkpoints(prepared.place, prepared.digest, every_s=math.inf, resume=False)
             self._lessons = Taught(prepared.system, prepared.planned, never)
         return Learning(prepared.system, self._lessons)
+
+
+def simulated(scenario: Scenario) -> SpanColumns:
+    """The spans of a scenario, with nothing learned."""
+    blocks = timeline(prepare(scenario, _options(train=False))) or ()
+    return SpanColumns.concatenate(block.columns for block in blocks)
+
+
+def _options(place: Path | None = None, *, train: bool, plots: bool = False) -> Options:
+    return Options(
+        out=place, train=train, plots=plots, ignore_memory=True, allow_extrapolation=True,
+        command="mobisim validate",
+    )  # fmt: skip
 
 
 def late_target(losses: Sequence[float]) -> float | None:

@@ -1,7 +1,7 @@
-"""What sending and receiving cost the cores: the wire of the testbed, with nothing behind it.
+"""Sending and receiving while pieces are timed: the wire of the testbed, with nothing behind it.
 
-The device's end hands over empty messages of the scenario's sizes, as fast as the link takes them;
-the server's end takes them in and throws them away. The testbed's own threads do all that lies in
+The device's end hands over empty messages of the scenario's sizes, in the scenario's rhythm; the
+server's end takes them in and throws them away. The testbed's own threads do all that lies in
 between, beside whatever the main thread computes meanwhile.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 from mobisim.span import ENCODE, FORWARD
@@ -21,6 +23,7 @@ from mobisim.testbed.outbox import Message
 from mobisim.testbed.plan import Plan
 from mobisim.testbed.radio import Line, Radio
 from mobisim.testbed.record import Record
+from mobisim.validation.rhythm import FREE, Beat
 
 PATIENCE_S, LOOK_S = 600.0, 0.1
 
@@ -29,20 +32,7 @@ class Wire:
     """One end, with a thread that plays the part of what is behind it."""
 
     def __init__(self) -> None:
-        self._played_s = 0.0
         self._thread = threading.Thread(target=self._play, daemon=True)
-
-    def carried_s(self) -> float:
-        """Seconds of a core that this process spent on carrying so far.
-
-        That is all but what the calling thread and the one that plays a part spent.
-
-        Raises:
-            RuntimeError: nothing is carried any more.
-        """
-        if not self._thread.is_alive():
-            raise RuntimeError("the wire was closed while its cost was measured")
-        return time.process_time() - time.thread_time() - self._played_s
 
     def close(self) -> None:
         """Carry nothing any more."""
@@ -50,9 +40,6 @@ class Wire:
 
     def _play(self) -> None:
         raise NotImplementedError
-
-    def _was_played(self) -> None:
-        self._played_s = time.thread_time()
 
 
 class Receiving(Wire):
@@ -83,7 +70,6 @@ class Receiving(Wire):
             for part in range(self._plan.num_parts):
                 self._jobs.part(job, part)
             self._jobs.close(job)
-            self._was_played()
 
 
 class Sending(Wire):
@@ -95,10 +81,28 @@ class Sending(Wire):
         self._group = group = plan.group(0)
         pace = plan.uplink_pace(0) if paced else None
         self._radio = Radio(Line(address, keys, 0, plan.digest, pace, group.latency_s, PATIENCE_S))
+        self._beat, self._carries = FREE, threading.Event()
         self._carried_at = 0.0  # when the link has carried what was handed over so far
         self._first_carried_at: dict[int, float] = {}  # of each mini-batch, its first message
         self._delays: list[float] = []
+        self.handed_over = 0  # messages so far
         self._thread.start()
+
+    @contextmanager
+    def carrying(self, beat: Beat) -> Iterator[None]:
+        """Hand messages over for as long as the block lasts.
+
+        Raises:
+            RuntimeError: there are none left, or nobody takes them.
+        """
+        self._beat = beat
+        self._carries.set()
+        try:
+            yield
+        finally:
+            self._carries.clear()
+        if not self._thread.is_alive():
+            raise RuntimeError("the wire was closed while pieces were timed")
 
     def delay_s(self, seconds: float) -> float:
         """From when the link has carried a message until the device knows that it is taken up.
@@ -106,9 +110,10 @@ class Sending(Wire):
         The latency left out; the median over so many seconds, with one message at least, in
         which the calling thread sleeps.
         """
-        known, until = len(self._delays), now() + seconds
-        while now() < until or len(self._delays) == known:
-            time.sleep(LOOK_S)
+        with self.carrying(FREE):
+            known, until = len(self._delays), now() + seconds
+            while now() < until or len(self._delays) == known:
+                time.sleep(LOOK_S)
         return median(self._delays[known:])
 
     def close(self) -> None:
@@ -117,12 +122,17 @@ class Sending(Wire):
 
     def _play(self) -> None:
         self._radio.start()
+        beat, number = FREE, 0
         for batch in range(self._plan.num_batches):
             _, ticket = self._radio.next_batch(batch)
             self._await(batch)
+            self._carries.wait()
+            if beat is not self._beat:
+                beat, number = self._beat, 0
             for part in range(self._plan.num_parts):
+                beat.wait(number, part)
                 self._hand_over(self._empty(batch, part), ticket)
-            self._was_played()
+            number = beat.after(number)
 
     def _await(self, batch: int) -> None:
         run_ahead = self._group.run_ahead
@@ -138,6 +148,7 @@ class Sending(Wire):
         self._carried_at = self._pace.end(begun, message.wire_bytes)
         self._first_carried_at.setdefault(message.batch, self._carried_at)
         self._radio.hand_over(message, ticket)
+        self.handed_over += 1
 
     def _empty(self, batch: int, part: int) -> Message:
         plan, at = self._plan, self._radio.to_server(now())

@@ -33,6 +33,7 @@ from mobisim.testbed.plan import Plan
 from mobisim.testbed.radio import Line
 from mobisim.testbed.server import Service, serve
 from mobisim.training.trainer import Trainer
+from mobisim.validation.rhythm import Beat
 from mobisim.validation.wire import Receiving, Sending
 
 SMALL = """
@@ -190,19 +191,25 @@ def test_a_recorded_trace_is_followed(tmp_path: Path) -> None:
     assert float(np.median(np.abs(late))) < 0.03
 
 
-def test_what_the_wire_costs_is_measured_with_nothing_behind_it(tmp_path: Path) -> None:
-    """Each end's share of a core, and how late a device learns that a message was taken up."""
+def test_the_wire_carries_in_the_rhythm_that_is_asked_for(tmp_path: Path) -> None:
+    """As fast as the link takes it, or by the beat; nothing in between; and how late is told."""
     plan = plan_of(tmp_path / "real", "training.epochs=200", "devices[0].run_ahead=2", train=False)
     keys = Keys.make(tmp_path / "keys")
     receiving = Receiving(plan, keys, HERE)
     sending = Sending(plan, keys, receiving.address, paced=True)
     try:
-        before = receiving.carried_s(), sending.carried_s()
         late = sending.delay_s(1.0)
-        after = receiving.carried_s(), sending.carried_s()
         # The latency is counted apart, so what is left is threads waking one another.
         assert 0.0 < late < 0.1
-        assert all(b - a > 0.0 for a, b in zip(before, after, strict=True))
+        with sending.carrying(Beat(time.monotonic(), 0.2, (0.1,))):
+            time.sleep(0.5)  # what was begun before ends
+            before = sending.handed_over
+            time.sleep(2.0)
+            assert 8 <= sending.handed_over - before <= 12
+        time.sleep(0.5)
+        before = sending.handed_over
+        time.sleep(0.5)
+        assert sending.handed_over == before
     finally:
         sending.close()
         receiving.close()

@@ -20,9 +20,9 @@ from mobisim.span import NONE, STEP, SpanColumns
 from mobisim.validation import neighbours, suite, validate
 from mobisim.validation.compare import Comparison, Figures, compare
 from mobisim.validation.neighbours import Neighbours
-from mobisim.validation.pieces import WHOLE
+from mobisim.validation.pieces import Pieces
 from mobisim.validation.plots import draw_comparison, draw_suite
-from mobisim.validation.profile import Child, Profiles, Round, _delayed, _profile
+from mobisim.validation.profile import Child, Profiles, _delayed, _profile
 from mobisim.validation.published import published
 from mobisim.validation.simulation import late_target
 from mobisim.validation.suite import STRATA, Drawn, accuracies, draws
@@ -216,33 +216,24 @@ def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
 
 
 def test_pieces_make_a_profile() -> None:
-    """Means of the pieces alone; what the other role and the link take of the core."""
-    alone = {
-        ("piece:block", 8, 32): [0.1, 0.1, 0.13], ("piece:block", 4, 32): [0.05] * 3,
-        (WHOLE, 8, 32): [0.6, 0.6, 0.9], (WHOLE, 4, 32): [0.3],
-    }  # fmt: skip
-    beside = {piece: [1.5 * one for one in seconds] for piece, seconds in alone.items()}
-    rounds = [Round(*({piece: seconds[at] for piece, seconds in pieces.items()}
-                      for pieces in (alone, beside)))
-              for at in (slice(1), slice(1, None))]  # fmt: skip
-    child = Child("device", MagicMock(), rounds, carrying=0.2)
-    found = _profile(child)
+    """Means over all rounds, the long pieces, too."""
+    rounds: list[Pieces] = [
+        {("piece:block", 8, 32): [0.1], ("piece:block", 4, 32): [0.05]},
+        {("piece:block", 8, 32): [0.1, 0.13], ("piece:block", 4, 32): [0.05] * 2},
+    ]
+    found = _profile(Child("device", MagicMock(), rounds))
     assert isinstance(found, Measured)
-    assert found.contention is not None
-    assert found.contention.carrying is not None
-    assert found.contention.slowdown.value == pytest.approx(1.5)
-    assert found.contention.carrying.value == pytest.approx(1.25)
     assert [sample.median_s for sample in found.samples] == pytest.approx([0.05, 0.11])
+    assert [sample.repeats for sample in found.samples] == [3, 3]
 
 
 def test_what_messages_take_besides_the_link_is_latency() -> None:
     """Added to a stated one; a random one, and one that TCP's rounds hang on, are left alone."""
     scenario = next(draws("uplink")).scenario(Path())
-    pieces = {("piece:block", 8, 32): [1.0], (WHOLE, 8, 32): [1.0]}
-    profile = _profile(Child("device", MagicMock(), [Round(pieces, pieces)]))
+    pieces = {("piece:block", 8, 32): [1.0]}
+    profile = _profile(Child("device", MagicMock(), [pieces]))
     late = Profiles(profile, profile, 0.002).put_into(scenario)
     assert late.devices[0].link.latency.value.mean == 0.002
-    assert late.server.colocated
     random = {"value": {"mean": "1 s", "distribution": "exponential"}, "source": "stated"}
     changed = scenario.devices[0].link.model_dump(mode="json") | {"latency": random}
     link = type(scenario.devices[0].link).model_validate(changed)
