@@ -40,7 +40,7 @@ def test_who_waits_for_credit_has_pauses() -> None:
     assert found.offsets_s["device"] == (0.0,)
     assert found.offsets_s["uplink"] == pytest.approx((1.2,))
     # Taken up as the next forward begins: a whole period later, which is the same in the rhythm.
-    assert found.offsets_s["server"][0] % 2.17 == pytest.approx(0.0, abs=1e-9)
+    assert round(found.offsets_s["server"][0] / 2.17, 9) in {0.0, 1.0}
     assert not found.restless
 
 
