@@ -62,25 +62,21 @@ def run(
     checkpoint_every: float,
 ) -> None:
     """Simulate SCENARIO, a file or the name of a shipped scenario, and publish the result."""
+    from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
-    from mobisim.progress import showing_progress  # noqa: PLC0415
     from mobisim.runner import run as run_scenario  # noqa: PLC0415
-    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import placing_errors, resolve  # noqa: PLC0415
+    from mobisim.scenario.load import resolve  # noqa: PLC0415
 
-    document = read_scenario(scenario)
-    with showing_progress() as progress, placing_errors(document):
-        chosen = Options(
-            train=not no_train,
-            plots=not no_plots,
-            ignore_memory=ignore_memory,
-            allow_extrapolation=allow_extrapolation,
-            resume=resume,
-            checkpoint_every_s=checkpoint_every,
-            out=out,
-            command=options.command_line(),
-            progress=progress,
-        )
+    chosen = Options(
+        train=not no_train,
+        plots=not no_plots,
+        ignore_memory=ignore_memory,
+        allow_extrapolation=allow_extrapolation,
+        resume=resume,
+        checkpoint_every_s=checkpoint_every,
+        out=out,
+    )
+    with asking(scenario, chosen) as (document, chosen):
         result = run_scenario(resolve(document, overrides), chosen)
     if as_json:
         click.echo((result.path / "summary.json").read_text(encoding="utf-8"), nl=False)

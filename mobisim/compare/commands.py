@@ -59,27 +59,22 @@ def compare(
     """
     from rich.console import Console  # noqa: PLC0415
 
+    from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.compare.question import ask  # noqa: PLC0415
     from mobisim.compare.run import ANSWER  # noqa: PLC0415
     from mobisim.compare.run import compare as run_comparison  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
-    from mobisim.progress import showing_progress  # noqa: PLC0415
     from mobisim.report.comparison_table import print_comparison  # noqa: PLC0415
-    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import placing_errors  # noqa: PLC0415
     from mobisim.sweeps.pools import here, processes  # noqa: PLC0415
 
-    document = read_scenario(scenario)
-    with showing_progress() as progress, placing_errors(document):
-        chosen = Options(
-            train=not no_train,
-            plots=not no_plots,
-            ignore_memory=ignore_memory,
-            allow_extrapolation=allow_extrapolation,
-            out=out,
-            command=options.command_line(),
-            progress=progress,
-        )
+    chosen = Options(
+        train=not no_train,
+        plots=not no_plots,
+        ignore_memory=ignore_memory,
+        allow_extrapolation=allow_extrapolation,
+        out=out,
+    )
+    with asking(scenario, chosen) as (document, chosen):
         question = ask(
             document,
             chosen,

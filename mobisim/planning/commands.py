@@ -61,24 +61,19 @@ def plan(
     """
     from rich.console import Console  # noqa: PLC0415
 
+    from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.planning.question import ask  # noqa: PLC0415
     from mobisim.planning.run import ANSWER  # noqa: PLC0415
     from mobisim.planning.run import plan as find_answer  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
-    from mobisim.progress import showing_progress  # noqa: PLC0415
     from mobisim.report.plan_text import print_plan  # noqa: PLC0415
-    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import placing_errors  # noqa: PLC0415
 
-    document = read_scenario(scenario)
-    with showing_progress() as progress, placing_errors(document):
-        chosen = Options(
-            plots=False,
-            allow_extrapolation=allow_extrapolation,
-            out=out,
-            command=options.command_line(),
-            progress=progress,
-        )
+    chosen = Options(
+        plots=False,
+        allow_extrapolation=allow_extrapolation,
+        out=out,
+    )
+    with asking(scenario, chosen) as (document, chosen):
         question = ask(
             document,
             chosen,

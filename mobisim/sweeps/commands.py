@@ -64,27 +64,22 @@ def sweep(
     """
     from rich.console import Console  # noqa: PLC0415
 
+    from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
-    from mobisim.progress import showing_progress  # noqa: PLC0415
     from mobisim.report.sweep_table import print_sweep  # noqa: PLC0415
-    from mobisim.scenario.catalog import scenario as read_scenario  # noqa: PLC0415
-    from mobisim.scenario.load import placing_errors  # noqa: PLC0415
     from mobisim.sweeps.grid import parse_axis  # noqa: PLC0415
     from mobisim.sweeps.plan import plan_sweep  # noqa: PLC0415
     from mobisim.sweeps.pools import cluster, processes  # noqa: PLC0415
     from mobisim.sweeps.run import sweep as run_sweep  # noqa: PLC0415
 
-    document = read_scenario(scenario)
-    with showing_progress() as progress, placing_errors(document):
-        chosen = Options(
-            train=not no_train,
-            plots=False,
-            ignore_memory=ignore_memory,
-            allow_extrapolation=allow_extrapolation,
-            out=out,
-            command=options.command_line(),
-            progress=progress,
-        )
+    chosen = Options(
+        train=not no_train,
+        plots=False,
+        ignore_memory=ignore_memory,
+        allow_extrapolation=allow_extrapolation,
+        out=out,
+    )
+    with asking(scenario, chosen) as (document, chosen):
         axes = [parse_axis(text) for text in varied]
         plan = plan_sweep(
             document, axes, chosen, overrides=overrides, num_seeds=seeds, in_step=in_step

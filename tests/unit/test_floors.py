@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("planning", "pages"),
     ("validation", "compare"),
     ("show", "testbed", "sweeps"),
+    ("asking",),
     ("progress", "calibrate", "simulation"),
     ("runner",),
     ("answer", "lessons"),
