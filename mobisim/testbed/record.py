@@ -59,10 +59,20 @@ class Learned:
 
     losses: list[float] = field(default_factory=list)
     versions: dict[int, list[Tensor]] = field(default_factory=dict)
+    _spare: list[list[Tensor]] = field(default_factory=list)
+
+    def reserve(self, trainer: Trainer, count: int) -> None:
+        """Have memory for so many copies; to get it within the run takes time from steps."""
+        self._spare = [[torch.zeros_like(p) for p in trainer.parameters] for _ in range(count)]
 
     def keep(self, trainer: Trainer) -> None:
         """Copy the newest version: judging it takes time, which the run does not have."""
-        self.versions[trainer.version] = [p.detach().clone() for p in trainer.parameters]
+        if not self._spare:
+            self.reserve(trainer, 1)
+        copied = self._spare.pop()
+        for copy, parameter in zip(copied, trainer.parameters, strict=True):
+            copy.copy_(parameter.detach())
+        self.versions[trainer.version] = copied
 
 
 class Replay:

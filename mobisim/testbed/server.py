@@ -87,8 +87,8 @@ class _Run:
         """From the first mini-batch to the delivered side network."""
         bench = Bench(self.plan, self.trainer)
         bench.warm_up()
-        if self.plan.prepared.learns and not self.learned.versions:
-            self.learned.keep(self.trainer)
+        if self.plan.prepared.learns:
+            self._be_ready_to_keep()
         gc.collect()
         gc.freeze()
         self.gate.open()
@@ -101,6 +101,15 @@ class _Run:
         delivers = self.plan.scenario.deliver != "none"
         network = network_bytes(self.trainer) if delivers else b""
         self.gate.deliver(network, worker.free_at)
+
+    def _be_ready_to_keep(self) -> None:
+        """Keep the version to begin with, and have room for the others that will be judged."""
+        if not self.learned.versions:
+            self.learned.keep(self.trainer)
+        left = range(self.trainer.version + 1, self.total + 1)
+        self.learned.reserve(
+            self.trainer, sum(is_judged(step, self.every, self.total) for step in left)
+        )
 
     def _step(self, worker: Worker) -> None:
         learned = worker.work()

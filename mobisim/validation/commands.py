@@ -25,14 +25,21 @@ from mobisim.testbed.commands import LIMITS, require_zmq
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("validation"),
     show_default=True, help="Folder of all runs, the table and the pictures.",
 )  # fmt: skip
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=3, show_default=True,
+    help="Run it for real so often.",
+)  # fmt: skip
+@click.option(
+    "--most", type=click.IntRange(min=1), metavar="N",
+    help="More often where runs scatter, up to N times.  [default: with --suite 12]",
+)  # fmt: skip
 @click.option(
     "--link", "limit", type=click.Choice(LIMITS), default="auto", show_default=True,
     help="Who limits the link: the kernel (Linux, as root), or the sender.",
 )  # fmt: skip
 def validate(
     scenario: str | None, overrides: Sequence[str], out: Path, repeats: int, limit: str,
-    at_most: int | None, *, suite: bool, theory: bool, published: bool,
+    at_most: int | None, most: int | None, *, suite: bool, theory: bool, published: bool,
 ) -> None:  # fmt: skip
     """Measure how far SCENARIO simulated is from SCENARIO run for real, here and now."""
     if suite + theory + published + (scenario is not None) != 1:
@@ -41,9 +48,10 @@ def validate(
         _from_the_desk(theory=theory)
         return
     require_zmq()
-    from mobisim.validation.validate import Effort  # noqa: PLC0415
+    from mobisim.validation.validate import MOST, Effort  # noqa: PLC0415
 
-    effort = Effort(repeats, limit, aim=suite)
+    most = most or (MOST if suite else None)
+    effort = Effort(repeats, limit, aim=suite, most=most, resume=suite)
     if suite:
         _suite(out, effort, at_most)
     else:

@@ -79,7 +79,7 @@ def _per_batch(spans: SpanColumns, num_steps: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Line:
-    """One quantity of the pair whose error is the median one, and the spread of all real runs.
+    """One quantity in the mean of all pairs, and how far real runs are from one another.
 
     A pair is a real run and the one simulated with the profile measured right before it.
     """
@@ -87,7 +87,8 @@ class Line:
     name: str
     measured: float
     simulated: float
-    spread: float
+    spread: float  # from the least to the greatest real run, as a share of their mean
+    doubt: float | None  # standard error of `error`; None with one pair
 
     @property
     def error(self) -> float:
@@ -172,9 +173,17 @@ def _loss_gap(real: Sequence[Figures], simulated: Sequence[Figures]) -> float | 
 
 
 def _line(name: str, real: Sequence[Figures], simulated: Sequence[Figures], of: Quantity) -> Line:
-    measured = [of(one) for one in real]
-    median = float(np.median(measured))
-    spread = (max(measured) - min(measured)) / median if median else 0.0
-    pairs = zip(measured, map(of, simulated), strict=True)
-    lines = [Line(name, *pair, spread) for pair in pairs]
-    return sorted(lines, key=lambda line: line.error)[len(lines) // 2]
+    measured, found = np.array([of(one) for one in real]), np.array([of(one) for one in simulated])
+    mean = float(measured.mean())
+    return Line(
+        name,
+        mean,
+        float(found.mean()),
+        float(np.ptp(measured)) / mean if mean else 0.0,
+        _standard_error((found - measured) / mean) if mean else 0.0,
+    )
+
+
+def _standard_error(values: np.ndarray) -> float | None:
+    count = len(values)
+    return float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None

@@ -83,14 +83,15 @@ def _delayed(link: Link, seconds: float) -> Link:
 class Measurement:
     """Times the pieces of a scenario on this machine, round by round, in the scenario's rhythm.
 
-    The rhythm is that of the scenario simulated with the pieces so far; the first ones, timed as
-    fast as they come, serve for that alone. Between rounds its processes sleep, so that rounds and
-    real runs can take turns.
+    The rhythm is that of the scenario simulated with the pieces of the round before; the first
+    ones, timed as fast as they come, serve for that alone. Between rounds its processes sleep, so
+    that rounds and real runs can take turns.
     """
 
     def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
         self._scenario, self._endless = scenario, _longer(scenario, MOST_ROUNDS * round_s)
         self._limit, self._round_s = limit, round_s
+        self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -111,25 +112,23 @@ class Measurement:
         self._stack.close()
 
     def round(self) -> Profiles:
-        """A profile of all rounds so far and this one."""
-        for child in self._roles:
-            child.rounds.append({})
-        self._time(self._rhythm)
-        return self._known()
+        """A profile of this machine now, from this round alone.
 
-    def forget(self) -> None:
-        """Leave the last round out, as if it had not been."""
-        for child in self._roles:
-            child.rounds.pop()
+        With nothing of earlier rounds in it, what a round and the real run after it are apart by
+        tells nothing of the next ones: such pairs can be counted as independent.
+        """
+        self._time(self._rhythm)
+        device, server = map(_profile, self._roles)
+        found = Profiles(device, server, self._delay_s)
+        self._rhythm = Rhythm.of(simulated(found.put_into(self._scenario)))
+        return found
 
     def _find_rhythm(self) -> None:
         device, _ = self._roles
         device.ask("delay", self._round_s / 2)
         self._delay_s = max(float(device.line()), 0.0)
-        self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come
         for _ in range(SETTLING):
             self.round()
-            self.forget()
 
     def _time(self, rhythm: Rhythm) -> None:
         seconds = max(self._round_s, LEAST_BEATS * rhythm.period_s)
@@ -139,13 +138,6 @@ class Measurement:
             child.ask("time", seconds, rhythm.beat(child.role, origin_s).numbers, wire_beat)
         for child in self._roles:
             child.keep()
-
-    def _known(self) -> Profiles:
-        """The profile so far; the next round keeps to the rhythm that it leads to."""
-        device, server = map(_profile, self._roles)
-        found = Profiles(device, server, self._delay_s)
-        self._rhythm = Rhythm.of(simulated(found.put_into(self._scenario)))
-        return found
 
     def _connect(self, keys: Path) -> None:
         (device, server), links = self._roles, self._links
@@ -173,20 +165,11 @@ def _longer(scenario: Scenario, seconds: float) -> Scenario:
 
 @dataclass
 class Child:
-    """A process that times one role's pieces, and what it found round by round."""
+    """A process that times one role's pieces, and what it found in the last round."""
 
     role: Role
     process: subprocess.Popen[str]
-    rounds: list[Pieces] = field(default_factory=list)
-
-    @property
-    def pieces(self) -> Pieces:
-        """Of all rounds."""
-        found: Pieces = {}
-        for one in self.rounds:
-            for piece, seconds in one.items():
-                found.setdefault(piece, []).extend(seconds)
-        return found
+    pieces: Pieces = field(default_factory=dict)
 
     def ask(self, *words: object) -> None:
         """Let it do something."""
@@ -195,8 +178,8 @@ class Child:
         self.process.stdin.flush()
 
     def keep(self) -> None:
-        """Wait for it, and add the pieces that it timed to this round."""
-        self.rounds[-1] = from_line(self.line())
+        """Wait for it, and keep the pieces that it timed."""
+        self.pieces = from_line(self.line())
 
     def line(self) -> str:
         """The next line that it says.

@@ -133,7 +133,7 @@ class Suite:
             for stratum, one in zip(STRATA, turn, strict=True):
                 if self._has_enough(stratum):
                     continue
-                if not self._place(one).exists():
+                if not self._is_done(one):
                     if not budget:
                         return False
                     budget -= 1
@@ -147,6 +147,12 @@ class Suite:
 
     def _place(self, one: Drawn) -> Path:
         return self.folder / one.name / FOUND
+
+    def _is_done(self, one: Drawn) -> bool:
+        if not self._place(one).exists():
+            return False
+        row = self._row(one)
+        return self.effort.suffices(len(row["real"]), line_of(row, "step time")["doubt"])
 
     def _validate(self, one: Drawn) -> None:
         tell = _numbered(self.notice, one.name)

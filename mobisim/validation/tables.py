@@ -52,14 +52,21 @@ def _time(seconds: float) -> str:
 
 
 def _shares(line: Line) -> tuple[str, str]:
-    return f"{line.error * 100:+.1f} %", f"{line.spread * 100:.1f} %"
+    return _error(line.error, line.doubt), f"{line.spread * 100:.1f} %"
+
+
+def _error(error: float, doubt: float | None) -> str:
+    """With its standard error where there is one."""
+    give = "" if doubt is None else f" ± {doubt * 100:.1f}"
+    return f"{error * 100:+.1f}{give} %"
 
 
 SETTINGS = ("Mbit/s", "codec", "batch", "granularity", "run-ahead", "bottleneck")
 FOUND = (
-    "step, real", "simulated", "error", "spread", "makespan", "to target", "to blame", "others",
+    "step, real", "simulated", "error", "spread", "runs", "makespan", "to target", "to blame",
+    "others",
 )  # fmt: skip
-UNSEEN = (*SETTINGS, "simulated", "to blame")  # in a terminal of 80 columns
+UNSEEN = (*SETTINGS, "simulated", "to blame", "others")  # in a terminal of 80 columns
 SUITE_COLUMNS = ("configuration", "paced by", *SETTINGS, *FOUND)
 
 
@@ -72,9 +79,9 @@ def suite_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             row["name"], NAMES.get(row["bottleneck"], row["bottleneck"]), f"{row['mbit']:g}",
             row["codec"], str(row["batch_size"]), row["granularity"], str(row["run_ahead"]),
             str(_width_of(row)), _time(step["measured"]), _time(step["simulated"]),
-            f"{step['error'] * 100:+.1f} %", f"{step['spread'] * 100:.1f} %",
-            f"{makespan['error'] * 100:+.1f} %", _to_target(row), row["blamed"],
-            f"{row['others'] * 100:.1f} %",
+            _error(step["error"], step["doubt"]), f"{step['spread'] * 100:.1f} %",
+            str(len(row["real"])), f"{makespan['error'] * 100:+.1f} %", _to_target(row),
+            row["blamed"], f"{row['others'] * 100:.1f} %",
         ))  # fmt: skip
     return found
 

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mobisim.report.results import write_json
 from mobisim.scenario.schema import Scenario
 from mobisim.testbed.bed import Bed, run_bed
 from mobisim.testbed.plan import as_run_for_real
-from mobisim.validation.compare import Comparison, Figures, compare
+from mobisim.validation.compare import Comparison, Figures
 from mobisim.validation.neighbours import Neighbours
+from mobisim.validation.pairs import Pairs
 from mobisim.validation.profile import ROUND_S, Measurement, Profiles
 from mobisim.validation.simulation import Simulation
 
-REPEATS = 3  # of the real run, each after a round of the measurement
+REPEATS, MOST = 3, 12  # real runs of a configuration, each after a round of the measurement
+DOUBT = 0.01  # of the step time's error: with more of it, more real runs are made
 CALM, TRIES = 0.05, 3  # a share of the cores that others may take; how often to look for such times
 Notice = Callable[[str], None]
 
@@ -25,8 +26,10 @@ Notice = Callable[[str], None]
 class Effort:
     """How often the real run is repeated, who limits its link, and how long each piece is timed.
 
+    There are `repeats` real runs, and then more, up to `most`, as long as the standard error of
+    the step time's error is above DOUBT: on a restless machine, or between restless neighbours.
     `aim` moves the target to where the simulated learning curve first meets it late, before
-    anything is run for real.
+    anything is run for real. With `resume` the pairs that are in the folder already count.
     """
 
     repeats: int = REPEATS
@@ -35,6 +38,20 @@ class Effort:
     train: bool = True
     plots: bool = False
     aim: bool = False
+    most: int | None = None  # None: no more than `repeats`
+    resume: bool = False
+
+    @property
+    def told(self) -> str:
+        """How many real runs there will be, in words."""
+        more = self.most is not None and self.most > self.repeats
+        return f"{self.repeats} to {self.most}" if more else str(self.repeats)
+
+    def suffices(self, count: int, doubt: float | None) -> bool:
+        """Whether so many real runs do, with such a doubt of the step time's error."""
+        if count < self.repeats:
+            return False
+        return count >= (self.most or 0) or (doubt is not None and doubt <= DOUBT)
 
 
 def validate(
@@ -55,23 +72,30 @@ def validate(
         real = simulation.aimed(real)
     path = folder / "scenario.yaml"
     path.write_text(json.dumps(real.model_dump(mode="json")), encoding="utf-8")
-    figures, profiles = [], []
-    with Measurement(real, effort.limit, effort.round_s) as measurement:
-        for number in range(1, effort.repeats + 1):
-            notice(f"profiling this machine, then running for real, {number} of {effort.repeats}")
-            place = folder / f"real-{number}"
-            bed = Bed(str(path), (), effort.train, place, effort.limit, plots=effort.plots)
-            profile, others = _in_calm(measurement, bed, notice)
-            profiles.append(profile)
-            figures.append(Figures.of(place, others))
-    notice("simulating")
-    write_json(folder / "profiles.json", [one.as_numbers() for one in profiles])
-    places = [folder / f"simulated-{number + 1}" for number in range(effort.repeats)]
-    simulated = [
-        simulation.run(one.put_into(real), place)
-        for one, place in zip(profiles, places, strict=True)
-    ]
-    return compare(figures, simulated)
+    pairs = Pairs(folder, real, simulation)
+    if effort.resume:
+        pairs.load()
+    found = pairs.compared()
+    if found is None or not _suffices(found, effort):
+        found = _with_more(pairs, str(path), effort, notice)
+    return found
+
+
+def _suffices(found: Comparison, effort: Effort) -> bool:
+    return effort.suffices(len(found.real), found.line("step time").doubt)
+
+
+def _with_more(pairs: Pairs, path: str, effort: Effort, notice: Notice) -> Comparison:
+    """Add pairs until there are enough."""
+    with Measurement(pairs.scenario, effort.limit, effort.round_s) as measurement:
+        while True:
+            number = len(pairs.known) + 1
+            notice(f"profiling this machine, then running for real, {number} of {effort.told}")
+            place = pairs.place("real", number)
+            bed = Bed(path, (), effort.train, place, effort.limit, plots=effort.plots)
+            found = pairs.add(*_in_calm(measurement, bed, notice))
+            if _suffices(found, effort):
+                return found
 
 
 def _in_calm(measurement: Measurement, bed: Bed, notice: Notice) -> tuple[Profiles, float]:
@@ -86,7 +110,6 @@ def _in_calm(measurement: Measurement, bed: Bed, notice: Notice) -> tuple[Profil
         if neighbours.share <= CALM or not left:
             break
         notice(f"other processes took {neighbours.share * 100:.0f} % of the cores meanwhile: again")
-        measurement.forget()
     return profile, neighbours.share
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,10 @@ from mobisim.errors import InputError
 from mobisim.lessons import Taught
 from mobisim.scenario.load import loads
 from mobisim.scenario.schema import Scenario
+from mobisim.testbed.bed import Bed
+from mobisim.validation import validate as validation
 from mobisim.validation.simulation import Simulation
+from mobisim.validation.validate import Effort
 
 SCENARIO = """
 name: tiny
@@ -71,6 +75,32 @@ def test_the_target_is_chosen_before_and_met_late(
         assert len(ends) / 2 < met[-1] <= len(ends)
     assert met[0] == met[1]
     assert len(steps) == len(ends)
+
+
+def test_pairs_that_are_there_count_only_when_asked_for(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that an interrupted suite left is not run again; a validation of its own starts anew."""
+    done: list[str] = []
+
+    def run_bed(bed: Bed) -> None:
+        assert bed.out is not None
+        done.append(bed.out.name)
+        Simulation(train=False).run(scenario(tiny, 0.1), bed.out)
+
+    measured = MagicMock(as_numbers=dict, put_into=lambda real: real)
+    measurement = MagicMock()
+    measurement.return_value.__enter__.return_value.round.return_value = measured
+    monkeypatch.setattr(validation, "CALM", 1.0)  # others may do what they like meanwhile
+    monkeypatch.setattr(validation, "run_bed", run_bed)
+    monkeypatch.setattr(validation, "Measurement", measurement)
+    real = scenario(tiny, 0.2)
+    for repeats, resume in ((2, False), (3, True), (3, True), (1, False)):
+        effort = Effort(repeats=repeats, train=False, resume=resume)
+        found = validation.validate(real, tmp_path / "validation", effort)
+        assert len(found.real) == repeats
+        assert found.line("forward").error == pytest.approx(1)
+    assert done == ["real-1", "real-2", "real-3", "real-1"]
 
 
 def test_only_results_are_replaced(tiny: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -28,7 +29,7 @@ from mobisim.validation.simulation import late_target
 from mobisim.validation.suite import STRATA, Drawn, accuracies, draws
 from mobisim.validation.tables import SUITE_COLUMNS, accuracy_rows, markdown, suite_rows
 from mobisim.validation.theory import check_all
-from mobisim.validation.validate import CALM, TRIES, Effort, _in_calm, as_numbers
+from mobisim.validation.validate import CALM, DOUBT, TRIES, Effort, _in_calm, as_numbers
 
 FIGURES = Figures(
     kinds={"forward": 0.1, "transfer": 0.4, "step": 0.05},
@@ -54,11 +55,32 @@ def comparison() -> Comparison:
 
 
 def test_errors_stand_beside_the_spread_of_repeats() -> None:
-    """Of three pairs, that with the median error is told; the spread is over all real runs."""
+    """Means over the pairs, how sure they are, and from the least to the greatest real run."""
     line = comparison().line("makespan")
-    assert (line.measured, line.simulated) == (10.0, 11.0)
-    assert line.error == pytest.approx(0.1)
-    assert line.spread == pytest.approx(0.3)
+    assert line.measured == pytest.approx(31 / 3)
+    assert line.simulated == pytest.approx(11)
+    assert line.error == pytest.approx(33 / 31 - 1)
+    assert line.spread == pytest.approx(3 / (31 / 3))
+    assert line.doubt == pytest.approx(stdev([2, -1, 1]) / (31 / 3) / math.sqrt(3))
+    assert compare([FIGURES], [FIGURES]).line("makespan").doubt is None
+
+
+@pytest.mark.parametrize(
+    ("count", "doubt", "enough"),
+    [
+        (2, 0.0, False),  # three at least
+        (3, DOUBT, True),
+        (3, 2 * DOUBT, False),  # they scatter
+        (8, 2 * DOUBT, True),  # but there are as many as shall be
+        (8, None, True),
+    ],
+)
+def test_more_runs_are_made_where_they_scatter(
+    count: int, doubt: float | None, *, enough: bool
+) -> None:
+    """By the doubt of the error, never by the error."""
+    assert Effort(repeats=3, most=8).suffices(count, doubt) == enough
+    assert Effort(repeats=3).suffices(count, doubt) == (count >= 3)
 
 
 def test_the_kind_of_span_that_is_furthest_off_is_blamed() -> None:
@@ -200,7 +222,7 @@ def test_accuracy_is_told_for_each_group_and_over_all() -> None:
     found = accuracies(rows(), "makespan")
     assert set(found) == {"uplink", "all"}
     assert found["all"].count == 3
-    assert found["all"].median == pytest.approx(0.1)
+    assert found["all"].median == pytest.approx(33 / 31 - 1)
 
 
 def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
@@ -216,12 +238,12 @@ def test_tables_and_pictures_are_made(tmp_path: Path) -> None:
 
 
 def test_pieces_make_a_profile() -> None:
-    """Means over all rounds, the long pieces, too."""
-    rounds: list[Pieces] = [
-        {("piece:block", 8, 32): [0.1], ("piece:block", 4, 32): [0.05]},
-        {("piece:block", 8, 32): [0.1, 0.13], ("piece:block", 4, 32): [0.05] * 2},
-    ]
-    found = _profile(Child("device", MagicMock(), rounds))
+    """Means over the round, the long pieces, too."""
+    pieces: Pieces = {
+        ("piece:block", 8, 32): [0.1, 0.1, 0.13],
+        ("piece:block", 4, 32): [0.05] * 3,
+    }
+    found = _profile(Child("device", MagicMock(), pieces))
     assert isinstance(found, Measured)
     assert [sample.median_s for sample in found.samples] == pytest.approx([0.05, 0.11])
     assert [sample.repeats for sample in found.samples] == [3, 3]
@@ -230,8 +252,7 @@ def test_pieces_make_a_profile() -> None:
 def test_what_messages_take_besides_the_link_is_latency() -> None:
     """Added to a stated one; a random one, and one that TCP's rounds hang on, are left alone."""
     scenario = next(draws("uplink")).scenario(Path())
-    pieces = {("piece:block", 8, 32): [1.0]}
-    profile = _profile(Child("device", MagicMock(), [pieces]))
+    profile = _profile(Child("device", MagicMock(), {("piece:block", 8, 32): [1.0]}))
     late = Profiles(profile, profile, 0.002).put_into(scenario)
     assert late.devices[0].link.latency.value.mean == 0.002
     random = {"value": {"mean": "1 s", "distribution": "exponential"}, "source": "stated"}
@@ -278,7 +299,6 @@ def test_a_run_that_others_disturbed_is_done_again(
     measurement = MagicMock()
     assert _in_calm(measurement, MagicMock(), lambda _: None)[1] == told
     assert run.call_count == measurement.round.call_count == len(shares)
-    assert measurement.forget.call_count == len(shares) - 1
 
 
 BUSY = "import time\nwhile time.process_time() < 0.5: pass"
