@@ -89,15 +89,10 @@ class Heat:
 
 @dataclass(frozen=True)
 class Contention:
-    """How many times as long device and worker take while both compute on one machine.
-
-    And how many times as long while the uplink carries, for sending and for receiving.
-    """
+    """How many times as long device and worker take while both compute on one machine."""
 
     device_slowdown: float
     server_slowdown: float
-    device_carrying: float = 1.0
-    server_carrying: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -537,11 +532,7 @@ def _contention(scenario: Scenario) -> Contention:
     assert isinstance(server, Measured)
     assert device.contention is not None
     assert server.contention is not None
-    sides = device.contention, server.contention
-    return Contention(
-        *(side.slowdown.value for side in sides),
-        *(side.carrying.value if side.carrying else 1.0 for side in sides),
-    )
+    return Contention(device.contention.slowdown.value, server.contention.slowdown.value)
 
 
 def _distribution(

@@ -193,7 +193,6 @@ class Engine:
         self.steps_due = sum(device.num_batches for device in self.devices)
         self.streams: dict[str, np.random.Generator] = {}
         self.computing: dict[str, Piece] = {}
-        self.uplink_carries = False
         self.down: Work | None = None
         stated = None if world.on_device else world.restarts
         self.restarts = windows_of(stated, world.seed, "server/restarts")
@@ -544,7 +543,7 @@ class Engine:
         return high
 
     def on_machine(self, side: str, length: float, rank: int, handle: Callable[[], None]) -> None:
-        """Work that the other side of a shared machine slows down, and what the link carries."""
+        """Work that the other side of a shared machine slows down."""
         if self.world.contention is None:
             self.at(self.now + length, rank, handle)
             return
@@ -552,18 +551,15 @@ class Engine:
         self.set_paces()
 
     def set_paces(self) -> None:
-        """A side or the uplink has begun or ended: work goes on at the pace that this gives it."""
+        """A side has begun or ended: work goes on at the pace that this gives it."""
         contention = self.world.contention
         if contention is None:
             return
         slowdowns = {"device": contention.device_slowdown, "server": contention.server_slowdown}
-        carrying = {"device": contention.device_carrying, "server": contention.server_carrying}
         for side, piece in self.computing.items():
             piece.left -= (self.now - piece.since) / piece.slowdown
             piece.since = self.now
             piece.slowdown = slowdowns[side] if len(self.computing) == 2 else 1.0
-            if self.uplink_carries:
-                piece.slowdown *= carrying[side]
             piece.times_set += 1
             ends = partial(self.piece_ends, side, piece, piece.times_set)
             self.at(self.now + piece.left * piece.slowdown, piece.rank, ends)
@@ -641,8 +637,6 @@ class Engine:
         if is_last:
             device.part = 0
         if device.carrying is None and device.index not in self.outside:
-            self.uplink_carries = True
-            self.set_paces()
             device.queued.append(message)
             self.asks_for_room(device)
         else:
@@ -783,9 +777,6 @@ class Engine:
         device.carrying = None
         if device.queued:
             self.asks_for_room(device)
-        else:
-            self.uplink_carries = False
-            self.set_paces()
         self.message_travels(device, message)
 
     def message_travels(self, device: Device, message: Message) -> None:

@@ -539,7 +539,7 @@ def in_conditions(choose: Random, world: World) -> World:
     """
     groups = tuple(_in_conditions(choose, group) for group in world.groups)
     if len(groups) == world.num_workers == groups[0].count == 1 and choose.random() < 0.5:
-        contention = Contention(*(choose.uniform(1, 3) for _ in range(4)))
+        contention = Contention(choose.uniform(1, 3), choose.uniform(1, 3))
         return replace(world, contention=contention)
     return replace(world, groups=groups)
 

@@ -159,12 +159,10 @@ class Contention(Strict):
     """Device and server on one machine: seconds beside the other over seconds alone.
 
     `slowdown` is the median over interleaved pairs, `p10` and `p90` their percentiles; `beside`
-    says what ran on another core meanwhile. `carrying` is how many times as long work takes while
-    the uplink carries: what the device's core spends on sending, or the server's on receiving.
+    says what ran on another core meanwhile.
     """
 
     slowdown: Sourced[Above]
-    carrying: Sourced[Above] | None = None
     p10: Above
     p90: Above
     repeats: Times

@@ -59,7 +59,6 @@ class Uplink:
         """Take a message; carry it when those before it are through."""
         self.messages.append((number, batch, part, now))
         if len(self.messages) == 1:
-            self._tell_machine(carries=True)
             self._carry_next(now)
 
     def is_let_in(self) -> None:
@@ -73,10 +72,6 @@ class Uplink:
         self.holds = part is batch.parts[0] and not self.device.server.has_room(self)
         if not self.holds:
             self._carry(now)
-
-    def _tell_machine(self, *, carries: bool) -> None:
-        if self.scene.machine is not None:
-            self.scene.machine.carry(carries=carries)
 
     def _carry(self, now: float) -> None:
         number, _, part, since = self.messages[0]
@@ -124,8 +119,6 @@ class Uplink:
             self.device.charge.sends(now - self.since, part.num_bytes)
         if self.messages:
             self._carry_next(now)
-        else:
-            self._tell_machine(carries=False)
         latency = self.latency_s
         if latency == 0.0:
             self.device.server.arrives(self.device, number, batch, now)

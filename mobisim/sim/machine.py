@@ -1,4 +1,4 @@
-"""One machine for device and server, which slow each other down, as does what the link carries."""
+"""One machine for device and server, which slow each other down."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ class Machine:
     def __init__(self, clock: Clock, contention: Contention) -> None:
         self.clock = clock
         self.beside = contention.device_slowdown, contention.server_slowdown
-        self.carrying = contention.device_carrying, contention.server_carrying
-        self.carries = False
         self.pieces: list[Piece | None] = [None, None]
 
     def begin(self, side: int, seconds: float, rank: int, then: Callback) -> None:
@@ -37,15 +35,8 @@ class Machine:
         self._retime(1 - side)
         self._set(side, piece)
 
-    def carry(self, *, carries: bool) -> None:
-        """The uplink begins to carry, or has carried all that it had."""
-        self.carries = carries
-        for side in (DEVICE_SIDE, SERVER_SIDE):
-            self._retime(side)
-
     def _slowdown(self, side: int) -> float:
-        slowdown = self.beside[side] if self.pieces[1 - side] is not None else 1.0
-        return slowdown * self.carrying[side] if self.carries else slowdown
+        return self.beside[side] if self.pieces[1 - side] is not None else 1.0
 
     def _set(self, side: int, piece: Piece) -> None:
         piece.slowdown = self._slowdown(side)

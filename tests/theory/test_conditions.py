@@ -98,22 +98,6 @@ def test_who_is_busy_all_along_pays_for_the_other(f: float, s: float) -> None:
     assert np.diff(ends)[200:].mean() == pytest.approx(expected, rel=5e-3)
 
 
-@pytest.mark.parametrize(("f", "s"), [(1.0, 0.4), (0.4, 1.0)])
-def test_who_is_busy_all_along_pays_for_what_the_link_carries(f: float, s: float) -> None:
-    """Within a cycle T the link carries for c, which costs the busier side c (1 - 1 / t) of it.
-
-    t is how many times as long work takes while the link carries; the other side idles enough.
-    """
-    c, t = 0.3, 1.25
-    contention = Contention(1.0, 1.0, device_carrying=t, server_carrying=t)
-    world = replace(_world(400, f, s, c, run_ahead=3), contention=contention)
-    steps = columns_of(world)
-    ends = steps.end[steps.kind == STEP]
-    expected = max(f, s) + c * (1 - 1 / t)
-    # The last steps have nothing carried beside them any more.
-    assert np.diff(ends)[200:-10].mean() == pytest.approx(expected, rel=1e-9)
-
-
 def test_no_slowdown_changes_nothing() -> None:
     """A shared machine on which nobody slows anybody down is two machines."""
     plain = columns_of(_world(50, 0.7, 0.3))
