@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from mobisim.report import results, wording
 from mobisim.report.comparison import AtRate, Comparison, as_json, as_rows
 from mobisim.report.series import unnested
 from mobisim.report.sweep_table import Row
-from mobisim.scenario.schema import Scenario
+from mobisim.scenario.schema import DeviceGroup, Scenario
 from mobisim.sweeps.pools import Pool
 from mobisim.sweeps.run import sweep
 from mobisim.sweeps.work import Setting
@@ -89,18 +89,28 @@ def _comparison(
 
 
 def _about(scenario: Scenario) -> dict[str, Any]:
-    group, training = scenario.devices[0], scenario.training
-    link = group.link
+    groups, training = scenario.devices, scenario.training
+    link = groups[0].link
+    models = [scenario.model, *(group.model for group in groups)]
     return {
         "name": scenario.name,
-        "model": scenario.model.name if scenario.model else None,
-        "device": group.profile.name,
-        "link": link.name,
+        "model": _listed(model.name for model in models if model) or None,
+        "device": _listed(_devices(group) for group in groups),
+        "link": _listed(group.link.name for group in groups),
         "server": scenario.server.profile.name,
         "rate": link.uplink.value if link.kind == "constant" else None,
         "metric": metric_name(training) if training else None,
         "target": training.target.value if training and training.target else None,
     }
+
+
+def _devices(group: DeviceGroup) -> str:
+    times = f"{group.count} {wording.TIMES} " if group.count > 1 else ""
+    return f"{times}{group.profile.name}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _steps_to_target(
@@ -123,9 +133,9 @@ def _notes(question: Question, rows: Sequence[Row], wanted: object) -> Iterator[
     if not question.trains or target is None or wanted:
         return
     if _in_order(question):
-        yield f"no method meets {target.metric} {target.value:g}: times are those of all samples"
+        yield f"no method meets {target.metric} {target.value:g}: times are those of whole runs"
     else:
-        yield "several workers take steps in another order at every rate: times are of all samples"
+        yield "several workers take steps in another order at every rate: times are of whole runs"
 
 
 def _publish(place: Path, found: Comparison, question: Question) -> None:

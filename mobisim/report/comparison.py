@@ -67,6 +67,11 @@ class Standing:
         side = "" if self.short_side == "device" else f" ({self.short_side})"
         return f"short by {human_size(self.short_bytes or 0)}{side}"
 
+    @property
+    def met(self) -> str:
+        """How many seeds met the target."""
+        return f"{self.num_met} of {self.num_seeds} met"
+
 
 @dataclass(frozen=True)
 class Crossing:

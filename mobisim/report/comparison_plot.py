@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from mobisim.report.comparison import Comparison, Standing
 from mobisim.report.comparison_table import interval
-from mobisim.report.figure import GREY, INK, PALE, Box, Page, log_times, page
-from mobisim.report.series import Style, style
+from mobisim.report.comparison_times import draw_times, heading, widened
+from mobisim.report.figure import CLEAR, GREY, INK, PALE, Box, Page, empty, log_times, page
 from mobisim.scenario.methods import METHODS
-from mobisim.units import human_rate, human_size
+from mobisim.units import human_size
 
 WIDTH, HEIGHT = 11.0, 8.5
 NAMES = 1.15  # inches for the methods' names
@@ -24,8 +22,7 @@ MEMORY = Box(6.75 + NAMES, 1.15, 2.2, 2.95)
 QUALITY = Box(0.3 + NAMES, 4.95, 3.2, 2.65)
 LEAVES = Box(5.6 + NAMES, 4.95, 3.95, 2.65)
 HEADING = 0.3  # above each panel
-NAME_GAP = 0.06  # of the axis, between the names of two lines
-_CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind words on a line
+FEWEST = 5  # rows that a panel has room for: bars of one method alone are no thicker
 KINDS = {
     "activations": "o",
     "tokens": "D",
@@ -46,120 +43,24 @@ def drawn_comparison(found: Comparison) -> Iterator[Page]:
         sheet.write(0.3, 0.52, " · ".join(part for part in about if part), color=GREY)
         if found.stand_in:
             sheet.write(WIDTH - 0.3, 0.52, found.stand_in, color="#a3330b", ha="right")
-        for box, heading in (
-            (TIME, f"{_timed(found)} against the uplink"),
+        for box, words in (
+            (TIME, heading(found)),
             (MEMORY, "peak memory of the device"),
             (QUALITY, _quality_heading(found)),
             (LEAVES, "bytes that leave the device"),
         ):
             left = box.left if box is TIME else box.left - NAMES
-            sheet.write(left, box.top - HEADING, heading, color=INK)
-        _draw_times(sheet.axes(TIME), found)
+            sheet.write(left, box.top - HEADING, words, color=INK)
+        draw_times(sheet.axes(TIME), found)
         _draw_memory(sheet.axes(MEMORY), shown)
         _draw_quality(sheet.axes(QUALITY), found, shown)
         _draw_leaves(sheet.axes(LEAVES), shown)
         yield sheet
 
 
-def _timed(found: Comparison) -> str:
-    if found.timed_by == "makespan":
-        return "time for the same samples"
-    return f"time to {(found.metric or '').replace('_', ' ')} {found.target:g} in validation"
-
-
-def _draw_times(axes: Axes, found: Comparison) -> None:
-    seconds = _known_times(found)
-    if not seconds:
-        _empty(axes, "no rates were compared" if not found.rates else "no method gets there")
-        return
-    rates = [at.rate for at in found.rates]
-    looks = _looks(seconds)
-    for name, values in seconds.items():
-        look = looks[name]
-        axes.plot(
-            rates, values, color=look.colour, ls=look.dashes, marker=look.mark, ms=4.5, lw=1.5
-        )
-    _mark_crossings(axes, found, seconds)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.1, high * 1.1)
-    log_times(axes.yaxis, *axes.get_ylim())
-    axes.set_xticks(rates, [f"{rate / 1e6:g}" for rate in rates])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("uplink (Mbit/s)")
-    axes.grid(color=PALE, lw=0.6)
-    _name_ends(axes, {name: values[-1] for name, values in seconds.items()}, looks)
-
-
-def _known_times(found: Comparison) -> dict[str, list[float]]:
-    """The times at all rates of each method that has some."""
-    names = found.rates[0].seconds if found.rates else ()
-    times = {name: [at.seconds[name] for at in found.rates] for name in names}
-    return {name: values for name, values in times.items() if any(map(math.isfinite, values))}
-
-
-def _looks(names: Iterable[str]) -> dict[str, Style]:
-    """Colours for methods over the link; those on the device alone are grey: any link will do."""
-    over, alone = count(), count()
-    return {
-        name: style(next(over)) if METHODS[name].up
-        else Style(GREY, style(next(alone)).dashes, "")
-        for name in names
-    }  # fmt: skip
-
-
-def _name_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Style]) -> None:
-    """Write each line's name where it ends, and move apart what would touch."""
-    low, high = map(math.log, axes.get_ylim())
-    at = {
-        name: (math.log(end) - low) / (high - low) for name, end in ends.items() if end < math.inf
-    }
-    for name, place in apart(at, NAME_GAP).items():
-        axes.annotate(
-            name, (1.0, at[name]), (1.07, place), xycoords="axes fraction",
-            textcoords="axes fraction", fontsize=8.5, color=looks[name].colour, va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
-
-
-def apart(at: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Places between 0 and 1 near the given ones, in their order, at least `gap` apart."""
-    found: dict[str, float] = {}
-    least = 0.0
-    for name in sorted(at, key=lambda name: at[name]):
-        found[name] = max(at[name], least)
-        least = found[name] + gap
-    most = 1.0
-    for name in reversed(found):
-        found[name] = min(found[name], most)
-        most = found[name] - gap
-    return found
-
-
-def _mark_crossings(axes: Axes, found: Comparison, seconds: dict[str, list[float]]) -> None:
-    rates = [at.rate for at in found.rates]
-    for one in found.crossings:
-        if one.rate is None or not rates[0] <= one.rate <= rates[-1] or one.alone not in seconds:
-            continue
-        at = seconds[one.alone][0]
-        axes.plot(one.rate, at, "o", ms=11, mfc="none", mec=INK, mew=1.1, zorder=4)
-        axes.annotate(
-            human_rate(one.rate), (one.rate, at), xytext=(-6, -6), textcoords="offset points",
-            fontsize=8, color=INK, ha="right", va="top", zorder=5,
-            bbox=_CLEAR,
-        )  # fmt: skip
-
-
-def _empty(axes: Axes, why: str) -> None:
-    axes.set_axis_off()
-    axes.text(0.0, 0.95, why, transform=axes.transAxes, color=GREY, va="top")
-
-
 def _by_method(axes: Axes, shown: Sequence[Standing]) -> None:
     axes.set_yticks(range(len(shown)), [standing.method for standing in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_ylim(max(len(shown), FEWEST) - 0.4, -0.6)
     axes.grid(axis="x", color=PALE, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
@@ -178,7 +79,7 @@ def _write_values(axes: Axes, values: Sequence[str]) -> None:
 def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
     known = [standing for standing in shown if standing.peak_bytes is not None]
     if not known:
-        _empty(axes, "no memory is stated")
+        empty(axes, "no memory is stated")
         return
     _by_method(axes, known)
     for number, standing in enumerate(known):
@@ -192,7 +93,7 @@ def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
             axes.annotate(
                 standing.shortage, (0, number), xytext=(5, 0),
                 textcoords="offset points", fontsize=8, va="center",
-                bbox=_CLEAR,
+                bbox=CLEAR,
             )  # fmt: skip
     _write_values(axes, [human_size(standing.peak_bytes or 0) for standing in known])
     capacity = known[0].capacity_bytes
@@ -208,7 +109,8 @@ def _draw_memory(axes: Axes, shown: Sequence[Standing]) -> None:
 
 def _quality_heading(found: Comparison) -> str:
     if not found.trained:
-        return "time per step"
+        rounds = any(METHODS[one.method].rounds for one in found.standings if one.step_s)
+        return "time per step (with rounds: per round)" if rounds else "time per step"
     return f"{(found.metric or '').replace('_', ' ')} on held-out samples"
 
 
@@ -233,21 +135,20 @@ def _draw_quality(axes: Axes, found: Comparison, shown: Sequence[Standing]) -> N
 def _draw_steps(axes: Axes, shown: Sequence[Standing]) -> None:
     known = [standing for standing in shown if standing.step_s]
     if not known:
-        _empty(axes, "nothing runs")
+        empty(axes, "nothing runs")
         return
     _by_method(axes, known)
     for number, standing in enumerate(known):
         axes.plot(standing.step_s, number, "o", ms=6, color=INK)  # type: ignore[arg-type]  # known
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / 1.5, high * 1.5)
+    axes.set_xlim(*widened(*axes.get_xlim(), margin=1.5))
     log_times(axes.xaxis, *axes.get_xlim())
 
 
 def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
     known = [standing for standing in shown if standing.leaves is not None]
     if not any(standing.leaves for standing in known):
-        _empty(axes, "nothing leaves it")
+        empty(axes, "nothing leaves it")
         return
     _by_method(axes, known)
     named: set[str] = set()
@@ -263,7 +164,7 @@ def _draw_leaves(axes: Axes, shown: Sequence[Standing]) -> None:
         if not standing.leaves:
             axes.annotate(
                 "nothing", (0.01, number), xycoords=("axes fraction", "data"), fontsize=8,
-                color=GREY, va="center", bbox=_CLEAR,
+                color=GREY, va="center", bbox=CLEAR,
             )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda num_bytes, _: human_size(num_bytes))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mobisim.report.comparison import AtRate, Comparison, Crossing, Interval, Standing
 from mobisim.report.wording import count
+from mobisim.scenario.methods import METHODS
 from mobisim.units import human_energy, human_rate, human_size, human_time
 
 WIDTH = 80
@@ -41,15 +42,23 @@ def _title(found: Comparison) -> Text:
 def _costs(found: Comparison) -> Table:
     """What each method takes: memory, time, bytes, energy."""
     capacity = next((s.capacity_bytes for s in found.standings if s.capacity_bytes), None)
-    free = f"free of {human_size(capacity)}" if capacity else "free"
-    headings = ("memory", free, "a step", "in all", "device busy", "up", "down", "energy")
+    most = human_size(capacity).replace(" ", "\N{NO-BREAK SPACE}") if capacity else ""
+    headings = (
+        f"memory of {most}" if most else "memory",
+        "a step",
+        "in all",
+        "device busy",
+        "up",
+        "down",
+        "energy",
+    )
     table = _table("method", headings)
     for standing in _known(found):
         times = (standing.step_s, standing.makespan_s, standing.device_busy_s)
         sizes = (standing.uplink_bytes, standing.downlink_bytes)
         energy = "" if standing.energy_j is None else human_energy(standing.energy_j)
-        memory = _size(standing.peak_bytes), free_memory(standing)
-        table.add_row(standing.method, *memory, *map(_time, times), *map(_size, sizes), energy)
+        memory = Text(_size(standing.peak_bytes), "bold red" if standing.fits is False else "")
+        table.add_row(standing.method, memory, *map(_time, times), *map(_size, sizes), energy)
     return table
 
 
@@ -81,14 +90,6 @@ def _known(found: Comparison) -> Iterator[Standing]:
     return (standing for standing in found.standings if standing.error is None)
 
 
-def free_memory(standing: Standing) -> Text:
-    """What the device has left; below zero, what it lacks."""
-    if standing.peak_bytes is None or standing.capacity_bytes is None:
-        return Text("not told", "dim")
-    free = standing.capacity_bytes - standing.peak_bytes
-    return Text(human_size(free), "green" if free >= 0 else "bold red")
-
-
 def _rate(standing: Standing) -> str:
     rate = standing.learning_rate
     return "" if rate is None else f"{rate:g}{'*' if standing.at_edge else ''}"
@@ -110,7 +111,7 @@ def _reached(standing: Standing) -> str:
     if standing.num_met is None:
         return ""
     if standing.time_to_target_s is None:
-        return f"{standing.num_met} of {standing.num_seeds} met"
+        return standing.met
     return human_time(standing.time_to_target_s)
 
 
@@ -120,7 +121,7 @@ def _size(num_bytes: float | None) -> str:
 
 def _ledger(found: Comparison) -> Iterator[Table | Text]:
     kinds = found.leaving
-    table = _table("leaves the device", kinds, padding=2)
+    table = _table("leaves the device", kinds)
     for standing in found.standings:
         if standing.leaves is not None:
             cells = (_size(standing.leaves.get(kind, 0)) for kind in kinds)
@@ -134,7 +135,8 @@ def _ledger(found: Comparison) -> Iterator[Table | Text]:
 
 def _rates(found: Comparison) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(f"uplink ({found.timed_by})", no_wrap=True)
+    timed = "whole run" if found.timed_by == "makespan" else found.timed_by
+    table.add_column(f"uplink ({timed})", no_wrap=True)
     for heading in ("fastest", "", "then", ""):
         table.add_column(heading, justify="left" if heading else "right")
     for at in found.rates:
@@ -166,12 +168,14 @@ def crossing(found: Crossing) -> str:
 
 
 def _notes(found: Comparison) -> Iterator[str]:
+    for why, methods in _failed(found).items():
+        yield f"{', '.join(methods)}: {why}"
     for standing in found.standings:
-        if standing.error is not None:
-            yield f"{standing.method}: {standing.error}"
-        if standing.short_side == "server":
+        if standing.fits is False:
             short = human_size(standing.short_bytes or 0)
-            yield f"{standing.method}: the server is short by {short}"
+            yield f"{standing.method} does not fit: the {standing.short_side} is short by {short}"
+    if any(METHODS[one.method].rounds for one in _known(found)):
+        yield "With rounds a step is the average that ends one."
     if found.trained:
         judged = (
             "Evaluations before the end are on a validation split cut from the training samples"
@@ -182,3 +186,14 @@ def _notes(found: Comparison) -> Iterator[str]:
     if any(standing.at_edge for standing in found.standings):
         yield "*: the best learning rate is at the edge of the grid; one beyond it may be better."
     yield from found.notes
+
+
+def _failed(found: Comparison) -> dict[str, list[str]]:
+    """Why methods could not be run, and which; that an error got the method's name says nothing."""
+    reasons: dict[str, list[str]] = {}
+    for one in found.standings:
+        if one.error is not None:
+            reasons.setdefault(one.error.removesuffix(f"; got: {one.method}"), []).append(
+                one.method
+            )
+    return reasons

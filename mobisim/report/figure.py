@@ -53,6 +53,8 @@ KIND_COLOUR = {
     "merge": "#86cdb3",
 }
 
+CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind words on a line
+
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
     "font.size": 9.5,
@@ -179,6 +181,12 @@ _UNITS: Mapping[str, tuple[float, float]] = {
     "s": (1.0, 1.0),
     "ms": (1e-3, 1e-3),
 }
+
+
+def empty(axes: Axes, why: str) -> None:
+    """Words in place of a panel that has nothing to show."""
+    axes.set_axis_off()
+    axes.text(0.0, 0.95, why, transform=axes.transAxes, color=GREY, va="top")
 
 
 # What people write at a logarithmic axis of times: round in the unit that they are read in.

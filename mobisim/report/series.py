@@ -83,9 +83,10 @@ def mean(rows: Iterable[Row], column: str) -> float | None:
 
 
 def style(number: int) -> Style:
-    """The style of one line among equals."""
-    pick = number % len(_COLOURS)
-    return Style(_COLOURS[pick], _DASHES[pick], _MARKS[pick])
+    """The style of one line among equals; once the colours are through they get other dashes."""
+    turn, pick = divmod(number, len(_COLOURS))
+    other = (pick + turn) % len(_COLOURS)
+    return Style(_COLOURS[pick], _DASHES[other], _MARKS[other])
 
 
 def graded(number: int, total: int) -> Style:

@@ -168,4 +168,8 @@ class _Work:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """An error in one line: where it is, then what is wrong, expected and got."""
+    first, *rest = text.splitlines() or [""]
+    placed = rest and all(line.startswith(" ") for line in rest)
+    details = "; ".join(" ".join(line.split()) for line in (rest if placed else [first, *rest]))
+    return f"{first}: {details}" if placed else details

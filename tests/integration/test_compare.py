@@ -303,7 +303,7 @@ def test_a_target_that_is_never_met_is_said(task: Path, tmp_path: Path) -> None:
     _, found = compare(question, AtOnce().pool())
     assert found.timed_by == "makespan"
     assert found.standings[0].num_met == 0
-    assert "no method meets accuracy 1: times are those of all samples" in found.notes
+    assert "no method meets accuracy 1: times are those of whole runs" in found.notes
 
 
 def test_a_failure_is_a_row(task: Path, tmp_path: Path) -> None:
