@@ -16,8 +16,9 @@ from mobisim.span import MERGE, STEP, SpanColumns
 from mobisim.stopping import Reason, Stop, Watch
 from mobisim.workload import models_of, trained_names, trained_sizes
 
-# Of each device whose work a round averages, the last of its mini-batches; in ascending order.
-Merged = Sequence[tuple[int, int]]
+# Of each device whose work a round averages, the last of its mini-batches and the version that it
+# began from; in ascending order.
+Merged = Sequence[tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Learning:
         self.system, self.training, self.lessons = system, training, lessons
         self.history = lessons.history
         self.done = 0
-        self.merged: list[tuple[int, int]] = []  # since the last step
+        self.merged: list[tuple[int, int, int]] = []  # since the last step
         stop = Stop.of(training)
         self.watch = Watch(stop) if stop is not None else None
         self.stopped: Reason | None = None
@@ -136,14 +137,13 @@ class Learning:
         rows = np.flatnonzero(np.isin(columns.kind, (MERGE, STEP)) & ~columns.cut)
         first = self.done
         for row in rows.tolist():
-            batch = int(columns.batch[row])
+            batch, version_read = int(columns.batch[row]), int(columns.version_read[row])
             if columns.kind[row] == MERGE:
-                self.merged.append((int(columns.device[row]), batch))
+                self.merged.append((int(columns.device[row]), batch, version_read))
                 continue
             self.done += 1
             if self.done > len(self.history.loss):  # else it was learned before
                 merged = tuple(sorted(self.merged))
-                version_read = int(columns.version_read[row])
                 self.lessons.step(int(columns.device[row]), batch, version_read, merged)
             self.merged.clear()
             if self._meets_target():

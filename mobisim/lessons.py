@@ -76,13 +76,17 @@ class Taught:
 
     def _learn(self, device: int, batch: int, version_read: int, merged: Merged) -> float:
         """The loss of a mini-batch, or of a round: all that devices did up to their last ones."""
-        number, rounds = self.trainer.course.number, self.planned.workload.rounds
+        course, rounds = self.trainer.course, self.planned.workload.rounds
         if not merged:
-            return self._step(number(device, batch), version_read)
+            return self._step(course.number(device, batch), version_read)
         assert rounds is not None
         assert isinstance(self.trainer, RoundTrainer)
-        lasts = [(number(device, last), int(rounds.local[device])) for device, last in merged]
-        return self.trainer.average([range(last + 1 - local, last + 1) for last, local in lasts])
+        local = rounds.local.tolist()
+        worked = [
+            course.numbers(device, range(last + 1 - local[device], last + 1))
+            for device, last, _ in merged
+        ]
+        return self.trainer.average(worked, [version for _, _, version in merged])
 
     def _restored(self, state: dict[str, Any]) -> History:
         self.trainer.load_state_dict(state["trainer"])

@@ -122,7 +122,7 @@ def prepare(scenario: Scenario, options: Options, drawn: Drawn | None = None) ->
     digest = _digest(scenario, options, planned)
     world = build(system, planned.workload)
     _check_magnitudes(world)
-    if scenario.training is not None and options.train and world.num_workers > 1:
+    if scenario.training is not None and options.train and _may_be_stale(world):
         planned = replace(planned, staleness=_staleness(world))
     return Prepared(
         scenario,
@@ -254,9 +254,10 @@ def _check_magnitudes(world: World) -> None:
 def _of_rounds(world: World, rounds: Rounds) -> tuple[float, int]:
     """Seconds and bytes of all rounds, one device after the other."""
     seconds, size = rounds.count * (rounds.average_s + (rounds.deadline_s or 0.0)), 0
-    seconds += rounds.total_batches * max(map(_seconds, world.all_batches))
+    most = rounds.participations * int(rounds.local.max())
+    seconds += most * max(map(_seconds, world.all_batches))
     for group in world.groups:
-        exchange, times = group.exchange, rounds.selected.size + group.count
+        exchange, times = group.exchange, rounds.participations + group.count
         assert exchange is not None
         each_s = exchange.down_s + exchange.up_s + 2 * group.latency_s + exchange.merge_s
         seconds, size = seconds + times * each_s, size + times * 2 * exchange.down_bytes
@@ -269,6 +270,13 @@ def _seconds(batch: Batch) -> float:
         for part in batch.parts
     )
     return sum(parts) + batch.cached_s + batch.step_s + batch.reply_s + batch.backward_s
+
+
+def _may_be_stale(world: World) -> bool:
+    """Whether anything older than the newest version may be learned from."""
+    if world.rounds is None:
+        return world.num_workers > 1
+    return world.rounds.calls is not None
 
 
 def _staleness(world: World) -> int:

@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 from mobisim.errors import InputError
 from mobisim.scenario.federation import Rounds
 from mobisim.streams import generator
-from mobisim.world import RoundsWork
+from mobisim.world import Calls, RoundsWork
 
 Integers = NDArray[np.int64]
 MAX_SELECTIONS = 50_000_000
+BUFFER = 10  # updates, as the authors of FedBuff take together
 
 
-def rounds_work(rounds: Rounds, per_epoch: Integers, epochs: int, seed: int) -> RoundsWork:
+def rounds_work(
+    rounds: Rounds, per_epoch: Integers, epochs: int, seed: int, *, buffered: bool = False
+) -> RoundsWork:
     """The rounds of devices with so many mini-batches in each epoch: `per_epoch` is [devices].
 
     Devices without data take no part. Where a round does not need all others, those that it selects
-    are drawn from the stream `rounds/selection`, without replacement, round after round.
+    are drawn from the stream `rounds/selection`, without replacement, round after round. From it
+    comes also the line in which devices stand at first where rounds are `buffered`.
 
     Raises:
         InputError: more rounds than can be planned.
@@ -28,6 +32,13 @@ def rounds_work(rounds: Rounds, per_epoch: Integers, epochs: int, seed: int) -> 
     local = _local(rounds, per_epoch)
     able = np.flatnonzero(local)
     awaited = min(rounds.participants or len(able), len(able))
+    if buffered:
+        at_work, awaited = awaited, min(rounds.buffer or BUFFER, awaited)
+        count = rounds.count or _count(per_epoch, local, epochs, awaited)
+        _check_count(count, awaited)
+        line = generator(seed, "rounds/selection").permutation(able).astype(np.int32)
+        nobody = np.empty((count, 0), np.int32)
+        return RoundsWork(nobody, local, awaited, Calls(line, at_work))
     wanted = min(math.ceil(awaited * rounds.over_selection), len(able))
     count = rounds.count or _count(per_epoch, local, epochs, awaited)
     _check_count(count, wanted)

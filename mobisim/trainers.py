@@ -111,6 +111,7 @@ def _config(system: System, planned: Planned) -> TrainingConfig:
         granularity=scenario.granularity,
         seed=scenario.seed,
         max_staleness=planned.staleness,
+        server_lr=scenario.federation.rounds.server_lr or 1.0,
         tuning=scenario.tuning,
         tokens=options.tokens,
         keep=options.keep,

@@ -80,7 +80,11 @@ def _rounds(
     per_epoch = np.broadcast_to(per_epoch, scenario.num_devices)
     if system.options.method.rounds is None:
         return None, np.full(len(per_epoch), epochs)
-    found = rounds_work(scenario.federation.rounds, per_epoch, epochs, scenario.seed)
+    buffered = system.options.method.rounds == "buffered"
+    stated = scenario.federation.rounds
+    found = rounds_work(stated, per_epoch, epochs, scenario.seed, buffered=buffered)
+    if buffered:  # who is called how often is known when it is over; orders begin anew till then
+        return found, np.full(len(per_epoch), epochs)
     return found, epochs_needed(found, per_epoch)
 
 

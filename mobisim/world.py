@@ -198,16 +198,30 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """Who is called where rounds are buffered: the first of a line, one for each that has answered.
+
+    Shapes: `line`, the devices with data in the order in which they stand at first, is [devices].
+    At first `at_work` of them are called.
+    """
+
+    line: NDArray[np.int32]
+    at_work: int
+
+
+@dataclass(frozen=True)
 class Rounds:
     """Devices train by themselves, round by round, and a worker averages what they learned.
 
-    Shapes: `selected` are the devices of each round in ascending order, [rounds, devices of one];
-    `local`, the mini-batches of each device whenever it takes part, is [devices].
+    Shapes: `selected` are the devices of each round in ascending order, [rounds, devices of one],
+    none where they are called one by one; `local`, the mini-batches of each device whenever it
+    takes part, is [devices].
 
     Attributes:
         awaited: how many updates end a round.
         deadline_s: after which it ends with those that came, at least one; None for never.
         average_s: what the worker takes once all are added up.
+        calls: who is called where rounds are buffered; None where they are synchronous.
     """
 
     selected: NDArray[np.int32]
@@ -215,6 +229,7 @@ class Rounds:
     awaited: int
     deadline_s: float | None
     average_s: float
+    calls: Calls | None = None
 
     @property
     def count(self) -> int:
@@ -222,9 +237,21 @@ class Rounds:
         return len(self.selected)
 
     @property
+    def participations(self) -> int:
+        """The most times that devices take part in rounds, all together."""
+        if self.calls is None:
+            return self.selected.size
+        return self.count * self.awaited + self.calls.at_work
+
+    @property
     def total_batches(self) -> int:
-        """Mini-batches of all devices in all rounds, if none gives up."""
-        return int(self.local[self.selected].sum())
+        """Mini-batches of all devices in all rounds, if none gives up.
+
+        Of those that are called one by one as many as are averaged, were all called equally often.
+        """
+        if self.calls is None:
+            return int(self.local[self.selected].sum())
+        return round(self.count * self.awaited * float(self.local[self.calls.line].mean()))
 
 
 @dataclass(frozen=True)
@@ -383,12 +410,13 @@ class ReplayWork:
 class RoundsWork:
     """Who takes part in each round, how many updates end one, and what each device works through.
 
-    Shapes: `selected` [rounds, devices of one], `local` [devices], as Rounds has them.
+    Shapes: `selected` [rounds, devices of one], `local` [devices], as Rounds has them; `calls` too.
     """
 
     selected: NDArray[np.int32]
     local: NDArray[np.int64]
     awaited: int
+    calls: Calls | None = None
 
 
 @dataclass(frozen=True)
@@ -502,7 +530,7 @@ def _rounds(system: System, workload: Workload) -> Rounds | None:
         return None
     shape, deadline = workload.largest, system.scenario.federation.rounds.deadline
     average_s = averaging(system, shape).step_s
-    return Rounds(work.selected, work.local, work.awaited, deadline, average_s)
+    return Rounds(work.selected, work.local, work.awaited, deadline, average_s, work.calls)
 
 
 def _exchange(

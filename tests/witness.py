@@ -33,9 +33,9 @@ Z90 = 1.2815515655446004  # a normal law's ninetieth percentile, in deviations
 
 def simulate(world: World) -> list[Span]:
     """Every span of `world`, in the order of rows."""
-    from witness_rounds import RoundsEngine  # noqa: PLC0415 - which builds on this one
+    from witness_rounds import engine_of  # noqa: PLC0415 - which builds on this one
 
-    engine = Engine(world) if world.rounds is None else RoundsEngine(world)
+    engine = Engine(world) if world.rounds is None else engine_of(world)
     return [Span(*row) for row in engine.run()]
 
 

@@ -200,22 +200,26 @@ class RoundsEngine(Engine):
 
     # -- device
 
+    def counts(self, version: int) -> bool:
+        """What is learned of a version."""
+        return self.is_open and version == self.round
+
     def begins_round(self, device: Device) -> None:
         """Where the newest version is that of the open round."""
         index = device.index
-        if not self.is_open or self.there[index] != self.round:
+        if not self.counts(self.there[index]):
             return
         assert device.doing is not None
         self.write(device.doing)
         device.doing = None
-        self.trains_for[index], self.there[index] = self.round, NONE
+        self.trains_for[index], self.there[index] = self.there[index], NONE
         device.batch = (self.times[index] - 1) * int(self.rounds.local[index])
         self.goes_on(device)
 
     def goes_on(self, device: Device) -> None:
         """The next mini-batch, the update, or nothing more for a round that is over."""
         index = device.index
-        if not self.is_open or self.trains_for[index] != self.round:
+        if not self.counts(self.trains_for[index]):
             self.has_no_work(device)
         elif device.batch == self.times[index] * self.rounds.local[index]:
             self.hands_over(device)
@@ -234,7 +238,8 @@ class RoundsEngine(Engine):
         """What was learned goes to the uplink."""
         exchange = device.group.exchange
         assert exchange is not None
-        part = Part(NONE, 0, 0, exchange.up_bytes, exchange.up_s, 0, 0, self.round)
+        read = self.trains_for[device.index]
+        part = Part(NONE, 0, 0, exchange.up_bytes, exchange.up_s, 0, 0, read)
         message = Message(device.index, device.batch - 1, part, self.now)
         if device.carrying is None:
             self.transfer_begins(device, message)
@@ -276,3 +281,102 @@ class RoundsEngine(Engine):
         self.write(device.doing)
         device.has_rested = device.group.battery.duty is not None
         self.goes_on(device)
+
+
+class BufferedEngine(RoundsEngine):
+    """Devices that are called one by one: a version comes of every so many updates."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert self.rounds.calls is not None
+        self.stands = self.rounds.calls.line.tolist()
+        self.read: list[int] = []
+        self.scale = 1.0
+
+    def round_begins(self) -> None:
+        """The only one: as many as are to be at work at once are called."""
+        self.is_open = True
+        assert self.rounds.calls is not None
+        for _ in range(self.rounds.calls.at_work):
+            self.calls_one()
+
+    def calls_one(self) -> None:
+        """Who has stood longest gets the newest version."""
+        index = self.stands.pop(0)
+        first = self.times[index] * int(self.rounds.local[index])
+        self.times[index] += 1
+        self.sends_down(self.devices[index], first, self.round)
+
+    def message_arrives(self, device: Device, message: Message) -> None:
+        """It is taken in at once, or waits for its turn."""
+        if self.round == self.rounds.count:
+            return
+        self.came.append((message, self.now))
+        if self.workers[0].doing is None:
+            self.takes_in()
+
+    def takes_in(self) -> None:
+        """The update that has waited longest, if any has."""
+        if not self.came:
+            return
+        if not self.read:
+            self.scale = self.factor(self.world.step_distribution, "worker-0/step")
+        message, since = self.came.pop(0)
+        self.write(self.waits_to_be_merged(message, since))
+        device, version = message.device, message.part.version
+        actor = self.world.actors.worker(0)
+        self.workers[0].doing = Work(
+            "merge", actor, self.now, device, message.batch, version_read=version
+        )
+        exchange = self.devices[device].group.exchange
+        assert exchange is not None
+        self.at(self.now + exchange.merge_s * self.scale, 0, lambda: self.is_in(device, version))
+
+    def is_in(self, device: int, version: int) -> None:
+        """The last that the buffer takes leads to a step, any other to a call."""
+        doing = self.workers[0].doing
+        assert doing is not None
+        self.write(doing)
+        self.read.append(version)
+        if len(self.read) < self.rounds.awaited:
+            self.calls_for(device)
+            return
+        actor, read = self.world.actors.worker(0), min(self.read)
+        self.workers[0].doing = Work("step", actor, self.now, NONE, self.round, version_read=read)
+        self.at(self.now + self.rounds.average_s * self.scale, 0, lambda: self.is_full(device))
+
+    def is_full(self, device: int) -> None:
+        """A version more, and a call; or the end of it all."""
+        doing = self.workers[0].doing
+        assert doing is not None
+        self.read.clear()
+        if self.round + 1 == self.rounds.count:
+            self.is_open = False
+            self.came.clear()
+            self.stepped()
+            return
+        self.round += 1
+        self.write(doing, version_written=self.round)
+        self.calls_for(device)
+
+    def calls_for(self, device: int) -> None:
+        """Who was taken in stands last; the worker goes on once the first is called."""
+        self.workers[0].doing = None
+        self.stands.append(device)
+        self.calls_one()
+        self.takes_in()
+
+    def waits_to_be_merged(self, message: Message, since: float) -> Work:
+        """The wait of what came, whatever it began from."""
+        place, version = (message.device, message.batch), message.part.version
+        return Work("queue", self.world.actors.server, since, *place, version_read=version)
+
+    def counts(self, version: int) -> bool:
+        """All that is learned of any version."""
+        return self.is_open and version != NONE
+
+
+def engine_of(world: World) -> RoundsEngine:
+    """The engine of a world with rounds."""
+    assert world.rounds is not None
+    return RoundsEngine(world) if world.rounds.calls is None else BufferedEngine(world)

@@ -26,6 +26,7 @@ from mobisim.streams import Distribution
 from mobisim.workload import plan
 from mobisim.world import (
     Batch,
+    Calls,
     CellRates,
     Contention,
     Exchange,
@@ -594,6 +595,22 @@ def in_rounds(choose: Random, world: World) -> World:
     return replace(
         world, groups=groups, rounds=rounds, on_device=True, replay=None, restarts=None, room=None
     )
+
+
+def in_buffers(choose: Random, world: World) -> World:
+    """The same with devices that are called one by one."""
+    world = in_rounds(choose, world)
+    assert world.rounds is not None
+    line = np.array(choose.sample(range(count := world.actors.num_devices), count), np.int32)
+    at_work = choose.randint(1, count)
+    rounds = replace(
+        world.rounds,
+        selected=np.empty((choose.randint(1, 6), 0), np.int32),
+        awaited=choose.randint(1, at_work),
+        deadline_s=None,
+        calls=Calls(line, at_work),
+    )
+    return replace(world, rounds=rounds)
 
 
 def rounds_of(scenario: Scenario, **rounds: Any) -> World:

@@ -37,15 +37,15 @@ def timeline_of(prepared: Prepared) -> Timeline:
     """Simulate a run whose work ends."""
     world = prepared.world
     fold = MetricsFold(world)
-    steps, merged, ends = [np.empty((0, 3), np.int64)], [np.empty((0, 3), np.int64)], [np.empty(0)]
+    steps, merged, ends = [np.empty((0, 3), np.int64)], [np.empty((0, 4), np.int64)], [np.empty(0)]
     finish = np.zeros(len(world.batches_of))
     with collector_at_rest():
         for block in simulate(world):
+            merged.append(merges(block.columns, sum(map(len, ends))))
             fold.add(block)
             done = block.columns[block.columns.kind == STEP]
             steps.append(np.stack([done.device, done.batch, done.version_read], axis=1))
             ends.append(done.end)
-            merged.append(merges(block.columns))
             last = np.isin(block.columns.kind, (MERGE, STEP)) & (block.columns.device != NONE)
             np.maximum.at(finish, block.columns.device[last], block.columns.end[last])
     finish_s = (finish - _joined(world))[world.batches_of > 0]

@@ -32,6 +32,7 @@ TITLES = {
     "fedavg-adapters": "FedAvg adapters",
     "splitfed-lora": "SplitFed LoRA",
     "hetlora": "HetLoRA",
+    "fedbuff-lora": "FedBuff LoRA",
     "fed-fwdllm": "federated FwdLLM",
 }
 

@@ -18,7 +18,7 @@ from mobisim.report.jobs import KEY_BITS, KEY_MASK, STEP_STAGE, Jobs, Served
 from mobisim.report.presence import Presence
 from mobisim.report.queue_order import QueueOrder
 from mobisim.report.restarted import Restarted
-from mobisim.report.round_checks import RoundChecks
+from mobisim.report.round_checks import round_checks
 from mobisim.span import (
     BACKWARD,
     DOWNLOAD,
@@ -96,7 +96,7 @@ class InvariantFold:
         self.restarted = Restarted(self.roles)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
         self.replayed = np.zeros(world.replayed, dtype=np.int64)
-        self.rounds = RoundChecks(world) if world.rounds is not None else None
+        self.rounds = round_checks(world) if world.rounds is not None else None
 
     def add(self, columns: SpanColumns) -> None:
         """Check a further block.

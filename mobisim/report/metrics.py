@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.report.blame import Blame, BlameFold
-from mobisim.report.round_blame import RoundBlame
+from mobisim.report.round_blame import round_blame
 from mobisim.span import (
     DEVICE,
     DOWN,
@@ -224,7 +224,7 @@ class MetricsFold:
         self.roles = world.actors.roles
         self.world = world
         self.stepped = np.zeros(world.num_sorts, np.int64)
-        self.blame = BlameFold(world) if world.rounds is None else RoundBlame(world)
+        self.blame = BlameFold(world) if world.rounds is None else round_blame(world)
         self.works_on = STEP if world.rounds is None else UPDATE  # what ends a mini-batch's work
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0

@@ -117,8 +117,7 @@ class RoundBlame:
     def _downlink(self, row: Row) -> None:
         kind, _, start, end, device, *_ = row
         if kind == DOWNLOAD:
-            begun_s, version = self.versions[row[8]]  # the last one where it is delivered
-            before = version if start == begun_s else self.model[device]
+            before = self._called(row)
             found = before._replace(downlink=before.downlink + (end - start))
         elif kind == REPLY:
             before = self.job[device]
@@ -127,6 +126,11 @@ class RoundBlame:
             before = self.model[device]
             found = before._replace(latency=before.latency + (end - start))
         self.final = self.model[device] = found
+
+    def _called(self, row: Row) -> Blame:
+        """What led to a download."""
+        begun_s, version = self.versions[row[8]]  # the last one where it is delivered
+        return version if row[2] == begun_s else self.model[row[4]]
 
     def _average(self, row: Row) -> None:
         kind, _, start, end, *_ = row
@@ -145,3 +149,40 @@ class RoundBlame:
             return came
         begun_s, version = self.versions[-1]
         return version._replace(server=version.server + (at - begun_s))
+
+
+class BufferBlame(RoundBlame):
+    """The same where devices are called one by one, each for an update that the worker took in."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.came: dict[int, tuple[float, Blame]] = {}  # of each device's update
+        self.calls: dict[float, Blame] = {}  # by when the worker had taken something in
+        self.taken = NOTHING  # of what the worker did last
+
+    def _arrives(self, row: Row) -> None:
+        del self.message[row[4], row[5]]
+        self.came[row[4]] = row[3], self.final
+
+    def _average(self, row: Row) -> None:
+        kind, _, start, end, device, *_ = row
+        before = self.taken
+        if kind == MERGE:
+            came_s, blame = self.came.pop(device)
+            before = blame if came_s == start else before
+        else:
+            self.calls.pop(start, None)  # which the buffer's last update has not led to
+        self.final = self.taken = before._replace(server=before.server + (end - start))
+        self.calls[end] = self.taken
+
+    def _called(self, row: Row) -> Blame:
+        """What led to a download that begins once the worker has taken something in."""
+        if row[8] == NONE:
+            return self.calls.get(row[2], self.model[row[4]])  # all are, by the last step
+        return self.calls.pop(row[2], NOTHING)
+
+
+def round_blame(world: World) -> RoundBlame:
+    """What carries the blame of a world with rounds."""
+    assert world.rounds is not None
+    return RoundBlame(world) if world.rounds.calls is None else BufferBlame(world)

@@ -120,9 +120,12 @@ class RoundChecks:
         if span.kind == TRANSFER and span.num_bytes != exchange.up_bytes:
             return 6
         lands = span.kind == LATENCY or not self.latency_s[span.device]
-        if lands and span.version_read == self.version and not self.merged:
+        if lands and self._counts(span.version_read):
             self.arrived[span.device] = span.end, span.batch
         return 0
+
+    def _counts(self, version: int) -> bool:
+        return version == self.version and not self.merged
 
     def _merge(self, span: Span) -> int:
         """Of a device of this round, after it arrived with all that the round asked of it."""
@@ -157,3 +160,54 @@ class RoundChecks:
         selected = self.rounds.selected[version]
         at = int(np.searchsorted(selected, device))
         return at < len(selected) and bool(selected[at] == device)
+
+
+class BufferChecks(RoundChecks):
+    """Follows rounds that are buffered: a device is called once for each update that is taken in.
+
+    Every so many updates, in the order in which they arrived, make a version.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert self.rounds.calls is not None
+        self.at_work, self.line = self.rounds.calls.at_work, set(self.rounds.calls.line.tolist())
+        self.called: set[int] = set()
+        self.read: list[int] = []  # by what was merged since the last step
+
+    def _down(self, span: Span) -> int:
+        if span.kind == DOWNLOAD and span.version_read != NONE:
+            if span.device in self.called:
+                return 14
+            self.called.add(span.device)
+        return super()._down(span)
+
+    def _is_selected(self, device: int, version: int) -> bool:  # noqa: ARG002
+        return device in self.line and len(self.called) <= self.at_work
+
+    def _counts(self, version: int) -> bool:
+        return version <= self.version
+
+    def _merge(self, span: Span) -> int:
+        device, local = span.device, self.rounds.local[span.device]
+        end, number = self.arrived.pop(device, (np.inf, NONE))
+        whole = number == span.batch and (span.batch + 1) % local == 0
+        first = all(end <= other for other, _ in self.arrived.values())
+        if not whole or not first or span.version_read != self.has[device]:
+            return 14
+        self.called.discard(device)
+        self.read.append(span.version_read)
+        return 0 if end <= span.start else 3
+
+    def _step(self, span: Span) -> int:
+        fine = span.device == NONE and span.batch == self.version
+        fine &= len(self.read) == self.rounds.awaited and span.version_read == min(self.read)
+        self.version += 1
+        self.read.clear()
+        return 0 if fine else 14
+
+
+def round_checks(world: World) -> RoundChecks:
+    """What follows the rounds of a world."""
+    assert world.rounds is not None
+    return RoundChecks(world) if world.rounds.calls is None else BufferChecks(world)

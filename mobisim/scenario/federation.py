@@ -67,6 +67,10 @@ class Rounds(Strict):
     many are selected at random, and it ends without the rest; or at the `deadline`. Whoever takes
     part goes `local_epochs` times through its own data, once unless stated, or works through
     `local_steps` mini-batches.
+
+    Where rounds are buffered `participants` devices are at work at any time, and every `buffer`
+    updates, ten unless stated or as many as are at work if that is less, make one of `count`
+    versions: they move what all have learned by `server_lr` times their mean.
     """
 
     count: Count | None = None
@@ -75,6 +79,8 @@ class Rounds(Strict):
     local_steps: Count | None = None
     deadline: Time | None = None
     over_selection: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+    buffer: Count | None = None
+    server_lr: Annotated[float, Field(gt=0, le=1e6)] | None = None
 
     @model_validator(mode="after")
     def _work_is_stated_once(self) -> Self:

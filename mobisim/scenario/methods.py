@@ -23,8 +23,9 @@ Crossing = Literal[
 # bypass perturbed; the training of the layers below a cut; all of the training.
 DeviceWork = Literal["nothing", "forward", "perturbed_forwards", "lower_layers", "training"]
 Tokens = Literal["all", "loss"]
-# What ends a round: that all updates that it waits for have come, or that its time is over.
-Barrier = Literal["synchronous"]
+# What makes a version: the updates that a round waits for, or those that came in its time; or every
+# so many updates of devices that are called one by one, whatever version they began from.
+Barrier = Literal["synchronous", "buffered"]
 Learns = Literal["labels", "residuals"]
 Prediction = Literal["head", "verbaliser", "uniform"]
 BackboneWeights = Literal["int8", "nf4"]
@@ -106,7 +107,7 @@ class MethodInfo:
         down: what comes back: gradients or an update for each mini-batch, for which the device
             waits; what trained at the server once, when training is done.
         ranks: whether devices may have ranks of their own, up to the bypass's.
-        rounds: what ends a round of devices that train apart, if there are rounds.
+        rounds: what makes a version of what devices learn apart, if they do.
         single_pass: whether devices go through their data once, and the server may learn on from
             what it has kept of all of them.
         defaults: what it takes for the options of methods with a side network.
@@ -338,6 +339,18 @@ METHODS: dict[str, MethodInfo] = {
         down=("model", "trained"),
         rounds="synchronous",
         ranks=True,
+    ),
+    "fedbuff-lora": MethodInfo(
+        title="FedBuff: asynchronous, buffered FedAvg with LoRA",
+        description=(
+            "devices train LoRA on data of their own from the newest version when they are called; "
+            "the server takes every few updates together, the staler the less, and nobody waits"
+        ),
+        reference="fedbuff",
+        bypass=Lora(),
+        up=("model",),
+        down=("model", "trained"),
+        rounds="buffered",
     ),
     "fed-fwdllm": MethodInfo(
         title="FwdLLM with many devices: zeroth-order LoRA in rounds",

@@ -195,6 +195,7 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
             expected=f"at most {scenario.num_devices}",
             got=str(participants),
         )
+    _check_buffer(scenario, found)
     for index, group in enumerate(scenario.devices):
         most = bypass.rank if isinstance(bypass := found.method.bypass, Lora) else None
         if found.method.ranks and group.rank is not None and most and group.rank > most:
@@ -223,6 +224,35 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
             "one machine for device and worker is known of methods without rounds only",
             where="server.colocated",
             expected="false",
+        )
+
+
+def _check_buffer(scenario: Scenario, found: Options) -> None:
+    """Refuse what ends synchronous rounds where rounds are buffered, and the other way round."""
+    rounds = scenario.federation.rounds
+    if found.method.rounds != "buffered":
+        for key in ("buffer", "server_lr"):
+            if getattr(rounds, key) is not None:
+                raise InputError(
+                    "a synchronous round averages all that came in time",
+                    where=f"federation.rounds.{key}",
+                    expected="null, or fedbuff-lora",
+                    got=scenario.method,
+                )
+        return
+    if rounds.deadline is not None or rounds.over_selection > 1:
+        raise InputError(
+            "where updates are buffered nobody waits for the slow, and none comes too late",
+            where="federation.rounds",
+            expected="no deadline and no over_selection",
+        )
+    at_work = rounds.participants or scenario.num_devices
+    if rounds.buffer is not None and rounds.buffer > at_work:
+        raise InputError(
+            "a buffer takes no more updates than there are devices at work",
+            where="federation.rounds.buffer",
+            expected=f"at most {at_work}, or more participants",
+            got=str(rounds.buffer),
         )
 
 

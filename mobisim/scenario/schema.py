@@ -42,7 +42,7 @@ SCHEMA_VERSION = 1
 Method = Literal[
     "mobillm", "pae-mobillm", "fed-mobillm", "full", "lora", "bitfit", "adapters", "lst",
     "server-only", "split-lora", "fwdllm", "fedavg-lora", "fedavg-adapters", "splitfed-lora",
-    "hetlora", "fed-fwdllm",
+    "hetlora", "fedbuff-lora", "fed-fwdllm",
 ]  # fmt: skip
 Discipline = Literal["first-come", "round-robin", "shortest-job", "fair"]
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]

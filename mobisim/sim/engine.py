@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from simpy.core import EmptySchedule
 
+from mobisim.sim.buffered import Buffer
 from mobisim.sim.device import Device
 from mobisim.sim.participant import Participant
 from mobisim.sim.restarts import Restarts
@@ -37,8 +38,9 @@ def simulate(world: World, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
 def _begun(scene: Scene) -> tuple[Server | Coordinator, Sequence[Device]]:
     """The server and all devices, with what they do first begun."""
     groups = [group for group in scene.world.groups for _ in range(group.count)]
-    if scene.world.rounds is not None:
-        coordinator = Coordinator(scene)
+    rounds = scene.world.rounds
+    if rounds is not None:
+        coordinator = Coordinator(scene) if rounds.calls is None else Buffer(scene)
         coordinator.devices = [Participant(scene, g, i, coordinator) for i, g in enumerate(groups)]
         coordinator.begin()
         return coordinator, coordinator.devices

@@ -6,7 +6,7 @@ Actors are callbacks, as in device.py. The rules are DESIGN.md's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,6 +104,10 @@ class Coordinator:
         if not self.is_open(part.version):
             return
         self.updates.append(Update(device.index, number, part, now))
+        self._came()
+
+    def _came(self) -> None:
+        """One update more is here."""
         if self.overdue or len(self.updates) == self.rounds.awaited:
             self._close()
 
@@ -113,23 +117,36 @@ class Coordinator:
 
     def _close(self) -> None:
         self.open = False
-        self.merger.average()
+        self.merger.begins()
+        self._goes_on()
 
-    def next_update(self, now: float) -> Update | None:
-        """The worker takes up what came first of what is left."""
-        if not self.updates:
-            return None
-        update = self.updates.popleft()
+    def _goes_on(self) -> None:
+        """The worker merges what is left of the round, then steps."""
+        if self.updates:
+            self.merger.merge(self._next_update())
+        else:
+            self.merger.step(self.version, self.version)
+
+    def _next_update(self) -> Update:
+        """The worker takes up what came first."""
+        update, now = self.updates.popleft(), self.scene.env.now
         if now > update.since:
             self.scene.rows.append(self._queue_row(update, now, cut=False))
         return update
 
+    def merged(self, update: Update) -> None:  # noqa: ARG002
+        """An update is added up."""
+        self._goes_on()
+
     def averaged(self) -> None:
         """A new version is there."""
         self.version += 1
-        if not self.is_over:
+        if self.is_over:
+            self._ends()
+        else:
             self.begin()
-            return
+
+    def _ends(self) -> None:
         for device in self.devices:
             device.dismissed()
         if self.scene.world.deliver:
@@ -156,48 +173,38 @@ class Merger:
         self.actor = scene.world.actors.worker(0)
         self.doing = NONE
         self.since = 0.0
-        self.update: Update | None = None
+        self.of = (NONE, NONE, NONE)  # the device, the number and the version of what it does
         self.step_factor = worker.step_factor  # one stream for all that the worker does
         self.factor = 1.0
 
-    def average(self) -> None:
-        """Begin with what came first."""
+    def begins(self) -> None:
+        """A version is begun."""
         if self.step_factor is not None:
             self.factor = self.step_factor()
-        self._next()
 
-    def _next(self) -> None:
-        self.since = self.scene.env.now
-        self.update = self.coordinator.next_update(self.since)
-        if self.update is not None:
-            self._work(MERGE, self.update.part.decode_s, self._merged)
-        else:
-            self._work(STEP, self.rounds.average_s, self._stepped)
+    def merge(self, update: Update) -> None:
+        """Add up what a device has learned."""
+        part = update.part
+        self.of = update.device, update.number, part.version
+        self._work(MERGE, part.decode_s, NONE, partial(self.coordinator.merged, update))
 
-    def _work(self, kind: int, seconds: float, then: Any) -> None:
-        self.doing = kind
-        Alarm(self.scene.env, self.since + seconds * self.factor, 0, then)
+    def step(self, number: int, version_read: int) -> None:
+        """Make a version of what was added up; it began with that one."""
+        self.of = NONE, number, version_read
+        self._work(STEP, self.rounds.average_s, number + 1, self.coordinator.averaged)
 
-    def _merged(self, _: Any) -> None:
-        self._write(NONE)
-        self._next()
+    def _work(self, kind: int, seconds: float, written: int, then: Callable[[], None]) -> None:
+        self.doing, self.since = kind, self.scene.env.now
+        ended = partial(self._ended, written, then)
+        Alarm(self.scene.env, self.since + seconds * self.factor, 0, ended)
 
-    def _stepped(self, _: Any) -> None:
-        self._write(self.coordinator.version + 1)
-        self.doing = NONE
-        self.coordinator.averaged()
-
-    def _write(self, written: int) -> None:
+    def _ended(self, written: int, then: Callable[[], None], _: Any) -> None:
         self.scene.rows.append(self._row(self.scene.env.now, written, cut=False))
+        self.doing = NONE
+        then()
 
     def _row(self, end: float, written: int, *, cut: bool) -> Row:
-        device, number, version = NONE, self.coordinator.version, self.coordinator.version
-        if self.update is not None:
-            device, number, version = (
-                self.update.device,
-                self.update.number,
-                self.update.part.version,
-            )
+        device, number, version = self.of
         return (
             self.doing, self.actor, self.since, end, device, number, NONE,
             NONE, version, written, cut,

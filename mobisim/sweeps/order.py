@@ -45,7 +45,7 @@ _WHEN = {
 }
 
 
-_NO_MERGES = np.empty((0, 3), dtype=np.int64)
+_NO_MERGES = np.empty((0, 4), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Order:
 
     Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
     before the last of them, at the evaluation at which `stop` ends it. `work` is a rough measure of
-    the arithmetic in it all. With rounds, `merged` are the number of the step, a device and its
-    last mini-batch, int64 [merges, 3], in ascending order.
+    the arithmetic in it all. With rounds, `merged` are the number of the step, a device, its last
+    mini-batch and the version that it began from, int64 [merges, 4], in ascending order.
     """
 
     deciding: str
@@ -75,7 +75,7 @@ class Order:
     def merged_by(self, step: int) -> Merged:
         """What the step of that number averages."""
         first, last = np.searchsorted(self.merged[:, 0], (step, step + 1))
-        return [(device, batch) for device, batch in self.merged[first:last, 1:].tolist()]
+        return [(device, batch, read) for device, batch, read in self.merged[first:last, 1:].tolist()]
 
 
 @dataclass(frozen=True)
@@ -115,28 +115,34 @@ class Trajectory:
 
 def order_of(prepared: Prepared) -> Order:
     """The order of a point's steps, as its timeline says."""
-    found, merged = [np.empty((0, 3), dtype=np.int64)], [_NO_MERGES]
+    found, merged, done = [np.empty((0, 3), dtype=np.int64)], [_NO_MERGES], 0
     for block in simulate(prepared.world):
+        merged.append(merges(block.columns, done))
         steps = block.columns[(block.columns.kind == STEP) & ~block.columns.cut]
         found.append(np.stack([steps.device, steps.batch, steps.version_read], axis=1))
-        merged.append(merges(block.columns))
+        done += len(steps)
     return order_with(prepared, np.concatenate(found), np.concatenate(merged))
 
 
-def merges(columns: SpanColumns) -> NDArray[np.int64]:
-    """Of each merge the number of the step that follows, the device, and its last mini-batch."""
-    parts = columns[(columns.kind == MERGE) & ~columns.cut]
-    return np.stack([parts.version_read, parts.device, parts.batch], axis=1)
+def merges(columns: SpanColumns, done: int) -> NDArray[np.int64]:
+    """Of each merge the step that follows, the device, its last mini-batch, and what it began from.
+
+    So many steps were `done` before these spans.
+    """
+    ours = (columns.kind == MERGE) & ~columns.cut
+    steps = done + np.cumsum((columns.kind == STEP) & ~columns.cut)
+    parts = columns[ours]
+    return np.stack([steps[ours], parts.device, parts.batch, parts.version_read], axis=1)
 
 
 def order_with(
     prepared: Prepared, steps: NDArray[np.int64], merged: NDArray[np.int64] = _NO_MERGES
 ) -> Order:
-    """The order of a point whose steps, int64 [steps, 3], and merges, [merges, 3], are known."""
+    """The order of a point whose steps, int64 [steps, 3], and merges, [merges, 4], are known."""
     training = prepared.scenario.training
     assert training is not None
     merged = merged[merged[:, 0] < len(steps)]  # else the horizon came before the step
-    merged = merged[np.lexsort((merged[:, 1], merged[:, 0]))]
+    merged = merged[np.lexsort(merged[:, 2::-1].T)]
     return Order(_deciding(prepared), steps, Stop.of(training), _work(prepared), merged)
 
 

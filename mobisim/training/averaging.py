@@ -1,4 +1,4 @@
-"""What a device learns apart from others, and the average of several (FedAvg)."""
+"""What a device learns apart from others, and what several come to (FedAvg, FedBuff)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def averaged(learned: Sequence[Snapshot], weights: Sequence[float]) -> Snapshot:
         _mean(values, [weight / total for weight in weights])
         for values in zip(*learned, strict=True)
     ]
+
+
+def moved(
+    newest: Snapshot, began: Sequence[Snapshot], learned: Sequence[Snapshot], shares: Sequence[float]
+) -> Snapshot:
+    """The newest parameters, and of what each learned from where it began its share.
+
+    Sums are of double precision, so that a single whole share of what began with the newest is
+    what was learned.
+    """
+    sums = [value.double() for value in newest]
+    for start, end, share in zip(began, learned, shares, strict=True):
+        for total, before, after in zip(sums, start, end, strict=True):
+            total += share * (after.double() - before.double())
+    return [total.to(value.dtype) for total, value in zip(sums, newest, strict=True)]
 
 
 def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

@@ -83,6 +83,11 @@ class Course:
         """The number of a device's mini-batch; of one that is drawn where `device` is -1."""
         return int(self.starts[device]) + batch
 
+    def numbers(self, device: int, batches: range) -> list[int]:
+        """The numbers of some of a device's mini-batches, which begin anew when all are through."""
+        start, end = self.starts[device : device + 2].tolist()
+        return [start + batch % (end - start) for batch in batches]
+
     def first_epoch(self, device: int) -> Sequence[MiniBatch]:
         """Those in which a device's samples come first."""
         start, end = self.starts[device : device + 2].tolist()

@@ -42,7 +42,8 @@ class TrainingConfig:
 
     Of residuals, `words` names one for each class where the prediction is a verbaliser's. What is
     kept for later epochs is kept in `cache_codec`, None as it was received. `ranks` are those of
-    each device's LoRA, None or nothing for the method's.
+    each device's LoRA, None or nothing for the method's. A buffer of updates moves what all have
+    learned by `server_lr` times their mean.
     """
 
     batch_size: int
@@ -68,6 +69,7 @@ class TrainingConfig:
     words: tuple[str, ...] = ()
     cache_codec: str | None = None
     ranks: tuple[int | None, ...] = ()
+    server_lr: float = 1.0
 
     def pooling_on(self, backbone: Backbone) -> Pooling:
         """How a classification head pools; only a decoder's last token has read all of them."""

@@ -10,7 +10,7 @@ import torch
 
 from mobisim.scenario.methods import Kernel, MethodInfo
 from mobisim.training import zeroth_order
-from mobisim.training.averaging import Contribution, averaged
+from mobisim.training.averaging import Contribution, averaged, moved
 from mobisim.training.backbone import Backbone
 from mobisim.training.course import Course
 from mobisim.training.data import TaskData
@@ -23,10 +23,11 @@ class RoundTrainer(TunedTrainer):
     """A backbone that devices tune apart, round by round."""
 
     @abstractmethod
-    def average(self, devices: Sequence[Sequence[int]]) -> float:
+    def average(self, devices: Sequence[Sequence[int]], read: Sequence[int] = ()) -> float:
         """A version more, of devices that worked through these mini-batches; the mean loss.
 
         That is the loss of each mini-batch as its device came to it, in the mean over samples.
+        The versions that devices `read` first are the newest unless stated.
         """
 
     def num_samples(self, numbers: Sequence[int]) -> int:
@@ -41,18 +42,33 @@ class AveragingTrainer(RoundTrainer):
     mini-batches. The average weighs each by the samples that it worked through.
     """
 
-    def average(self, devices: Sequence[Sequence[int]]) -> float:
+    def average(self, devices: Sequence[Sequence[int]], read: Sequence[int] = ()) -> float:
         """A version more, of devices that worked through these mini-batches; the mean loss.
 
         That is the loss of each mini-batch as its device came to it, in the mean over samples.
+        The versions that devices `read` first are the newest unless stated.
         """
+        read = read or [self.version] * len(devices)
         with one_thread_per_kernel():
-            found = [self.contribution(numbers) for numbers in devices]
-            mean = averaged([each.parameters for each in found], self.weights(found))
-            self._set(mean)
+            found = list(map(self._learned_from, devices, read))
+            version = self.version_of(found, read)
+            self._remember()
+            self._set(version)
             self.version += 1
         total = sum(each.num_samples for each in found)
         return sum(each.loss * each.num_samples for each in found) / total
+
+    def _learned_from(self, numbers: Sequence[int], version: int) -> Contribution:
+        with self._at(version):
+            return self.contribution(numbers)
+
+    def version_of(
+        self,
+        found: Sequence[Contribution],
+        read: Sequence[int],  # noqa: ARG002
+    ) -> Snapshot:
+        """What devices that began with these versions come to."""
+        return averaged([each.parameters for each in found], self.weights(found))
 
     def weights(self, found: Sequence[Contribution]) -> Sequence[float]:
         """How much each counts."""
@@ -121,6 +137,24 @@ class RanksTrainer(AveragingTrainer):
         return [(named[name], named[name.replace(".lora_A.", ".lora_B.")]) for name in lows]
 
 
+class BufferedTrainer(AveragingTrainer):
+    """A version is the one before, moved by what devices learned of any versions (FedBuff).
+
+    That is the mean of what each changed, times 1 / sqrt(1 + staleness), times the server's rate.
+    """
+
+    def version_of(self, found: Sequence[Contribution], read: Sequence[int]) -> Snapshot:
+        """What devices that began with these versions come to."""
+        rate = self.config.server_lr / len(found)
+        shares = [rate / math.sqrt(1 + self.version - version) for version in read]
+        learned = [each.parameters for each in found]
+        return moved(self._values(self.version), list(map(self._values, read)), learned, shares)
+
+    def _values(self, version: int) -> Snapshot:
+        with self._at(version):
+            return [parameter.detach() for parameter in self.parameters]
+
+
 class CutAveragingTrainer(AveragingTrainer, SplitTrainer):
     """Each device and the server tune a copy that is cut in two; a version is their average."""
 
@@ -128,10 +162,10 @@ class CutAveragingTrainer(AveragingTrainer, SplitTrainer):
 class SlopesTrainer(RoundTrainer, ForwardTrainer):
     """Each device sends slopes along directions of its own; a version is a step along all."""
 
-    def average(self, devices: Sequence[Sequence[int]]) -> float:
+    def average(self, devices: Sequence[Sequence[int]], read: Sequence[int] = ()) -> float:  # noqa: ARG002
         """A version more, of devices that worked through these mini-batches; the mean loss.
 
-        Each counts by its samples.
+        Each counts by its samples, and all have the newest version.
         """
         with one_thread_per_kernel():
             self.optimizer.zero_grad()
@@ -177,6 +211,8 @@ def round_trainer(
     course: Course | None = None,
 ) -> RoundTrainer:
     """The trainer that the description of a method with rounds asks for."""
+    if method.rounds == "buffered":
+        return BufferedTrainer(backbone, data, config, method, course)
     if method.ranks:
         return RanksTrainer(backbone, data, config, method, course)
     return _TRAINERS[method.kernel](backbone, data, config, method, course)
