@@ -307,7 +307,7 @@ class BufferedEngine(RoundsEngine):
         self.times[index] += 1
         self.sends_down(self.devices[index], first, self.round)
 
-    def message_arrives(self, device: Device, message: Message) -> None:
+    def message_arrives(self, device: Device, message: Message) -> None:  # noqa: ARG002
         """It is taken in at once, or waits for its turn."""
         if self.round == self.rounds.count:
             return

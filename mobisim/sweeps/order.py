@@ -75,7 +75,9 @@ class Order:
     def merged_by(self, step: int) -> Merged:
         """What the step of that number averages."""
         first, last = np.searchsorted(self.merged[:, 0], (step, step + 1))
-        return [(device, batch, read) for device, batch, read in self.merged[first:last, 1:].tolist()]
+        return [
+            (device, batch, read) for device, batch, read in self.merged[first:last, 1:].tolist()
+        ]
 
 
 @dataclass(frozen=True)

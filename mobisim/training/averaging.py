@@ -32,7 +32,10 @@ def averaged(learned: Sequence[Snapshot], weights: Sequence[float]) -> Snapshot:
 
 
 def moved(
-    newest: Snapshot, began: Sequence[Snapshot], learned: Sequence[Snapshot], shares: Sequence[float]
+    newest: Snapshot,
+    began: Sequence[Snapshot],
+    learned: Sequence[Snapshot],
+    shares: Sequence[float],
 ) -> Snapshot:
     """The newest parameters, and of what each learned from where it began its share.
 
@@ -42,7 +45,7 @@ def moved(
     sums = [value.double() for value in newest]
     for start, end, share in zip(began, learned, shares, strict=True):
         for total, before, after in zip(sums, start, end, strict=True):
-            total += share * (after.double() - before.double())
+            total.add_(share * (after.double() - before.double()))
     return [total.to(value.dtype) for total, value in zip(sums, newest, strict=True)]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import witness
 from worlds import device, rounds_of, spans_of, stated, world_of
 
 from mobisim.span import KINDS, NONE, Span
-from mobisim.world import World
+from mobisim.world import Calls, World
 
 HERE = Path(__file__).parent
 
@@ -83,6 +85,14 @@ def rounds() -> World:
     return rounds_of(ROUNDS, selected=[[0, 1], [1, 2]], local=[1, 2, 2], awaited=2, deadline_s=8.0)
 
 
+def buffered() -> World:
+    """Two of three are at work, and each update makes a version."""
+    world = rounds_of(ROUNDS, selected=[[]] * 3, local=[1, 1, 1], awaited=1)
+    assert world.rounds is not None
+    calls = Calls(np.array([2, 0, 1], np.int32), 2)
+    return replace(world, rounds=replace(world.rounds, calls=calls))
+
+
 WORLDS = {
     **{
         name: world_of(scenario)
@@ -94,6 +104,7 @@ WORLDS = {
         }.items()
     },
     "rounds": rounds(),
+    "buffered": buffered(),
 }
 
 

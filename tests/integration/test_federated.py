@@ -125,7 +125,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_task(tmp_path_factory.mktemp("task"), train=64, dev=16)
 
 
-@pytest.mark.parametrize("method", ["fedavg-lora", "splitfed-lora", "fed-fwdllm"])
+@pytest.mark.parametrize("method", ["fedavg-lora", "splitfed-lora", "fed-fwdllm", "fedbuff-lora"])
 def test_rounds_learn_from_end_to_end(task: Path, tmp_path: Path, method: str) -> None:
     """Each step is an average of what devices learned, and what it comes to is saved."""
     scenario = load("wifi_5mbps", [f"method={method}", f"training.task={task}", *ROUNDS])
@@ -138,16 +138,22 @@ def test_rounds_learn_from_end_to_end(task: Path, tmp_path: Path, method: str) -
     assert (result.path / "tuned.safetensors").stat().st_size > 0
 
 
-def test_a_comparison_trains_rounds_as_a_run_does(task: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "more"), [("fedavg-lora", ()), ("fedbuff-lora", ("federation.rounds.buffer=1",))]
+)
+def test_a_comparison_trains_rounds_as_a_run_does(
+    task: Path, tmp_path: Path, method: str, more: tuple[str, ...]
+) -> None:
     """By the order that its timeline says: the metric is that of the run with the same split."""
-    more = (f"training.task={task}", "training.validation=0.2", "training.epochs=1", *ROUNDS)
+    learn = (f"training.task={task}", "training.validation=0.2", "training.epochs=1")
+    more = (*learn, *ROUNDS, *more)
     single = run(
-        load("wifi_5mbps", ["method=fedavg-lora", *more]),
+        load("wifi_5mbps", [f"method={method}", *more]),
         Options(out=tmp_path / "run", plots=False),
     )
     options = Options(out=tmp_path / "all", plots=False)
     question = ask(
-        catalog.scenario("wifi_5mbps"), options, methods=("fedavg-lora",), rates=(1e6,),
+        catalog.scenario("wifi_5mbps"), options, methods=(method,), rates=(1e6,),
         overrides=more,
     )  # fmt: skip
     compare(question, AtOnce().pool())

@@ -93,7 +93,7 @@ def test_invariants_hold_and_blame_fills_the_makespan(
         assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-12)
         kinds = [span.kind for span in spans]
         updates = np.bincount([span.device for span in spans if span.kind == UPDATE])
-        given_up += np.any(updates % world.rounds.local[: len(updates)])
+        given_up += any(updates % world.rounds.local[: len(updates)])
         late += kinds.count(TRANSFER) - kinds.count(MERGE) - kinds.count(REPLY)
     assert (given_up > 0) == (late > 0) == (sort is not cut_in_rounds)
 

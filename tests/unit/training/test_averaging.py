@@ -9,7 +9,7 @@ import torch
 
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Optimizer
-from mobisim.training.averaging import Contribution, averaged
+from mobisim.training.averaging import Contribution, averaged, moved
 from mobisim.training.backbone import Backbone
 from mobisim.training.course import Course
 from mobisim.training.data import TaskData
@@ -54,6 +54,7 @@ def _same(one: TunedTrainer, other: TunedTrainer) -> bool:
     ("method", "alone"),
     [
         ("fedavg-lora", "lora"),
+        ("fedbuff-lora", "lora"),
         ("fedavg-adapters", "adapters"),
         ("splitfed-lora", "split-lora"),
         ("hetlora", "lora"),
@@ -170,6 +171,42 @@ def test_devices_directions_add_up(backbone: Backbone, task: TaskData) -> None:
     for start, mine, one, two in rows:
         moved = (one - start) / 3 + 2 * (two - start) / 3
         assert torch.allclose(mine - start, moved, rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_stale_counts_less(backbone: Backbone, task: TaskData) -> None:
+    """The newest version, moved by lr / K times each one's own change over sqrt(1 + staleness)."""
+    ours = _averaging(backbone, task, "fedbuff-lora", max_staleness=2, server_lr=0.5)
+    first = ours.contribution([0])
+    start = [p.detach().clone() for p in ours.parameters]
+    ours.average([[2]])
+    ours.average([[3]])
+    newest = [p.detach().clone() for p in ours.parameters]
+    fresh = ours.contribution([1])
+    ours.average([[0], [1]], [0, 2])
+    rows = (ours.parameters, newest, start, first.parameters, fresh.parameters)
+    for mine, base, began, late, soon in zip(*rows, strict=True):
+        step = 0.25 * (late - began) / 3**0.5 + 0.25 * (soon - base)
+        assert torch.allclose(mine, base + step, rtol=1e-5, atol=1e-7)
+
+
+def test_versions_that_are_read_stay_as_they_were(backbone: Backbone, task: TaskData) -> None:
+    """Whoever learns from one leaves it to others; and the mean of equals is what each learned."""
+    one, two = (_averaging(backbone, task, "fedbuff-lora", max_staleness=3) for _ in "12")
+    for ours in (one, two):
+        ours.average([[2]])
+    one.average([[0]], [0])
+    two.average([[0], [0]], [0, 0])
+    for mine, theirs in zip(one.parameters, two.parameters, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-9)
+    one.average([[1]], [0])
+    assert one.version == 3
+
+
+def test_a_whole_share_is_what_was_learned() -> None:
+    """To the last bit, though it is added as a difference."""
+    choose = torch.Generator().manual_seed(3)
+    start, end = (torch.randn(1000, generator=choose) for _ in "12")
+    assert torch.equal(moved([start], [[start]], [[end]], [1.0])[0], end)
 
 
 def _ranked(backbone: Backbone, task: TaskData, *ranks: int | None) -> RanksTrainer:
