@@ -658,6 +658,11 @@ def cut_in_rounds(choose: Random, world: World) -> World:
     return replace(world, groups=tuple(groups), rounds=rounds, on_device=False)
 
 
+def cut_before_little_room(choose: Random, world: World) -> World:
+    """The same with a server that has room for few of the mini-batches."""
+    return bounded(choose, cut_in_rounds(choose, world))
+
+
 def federated_groups(choose: Random, world: World) -> list[Group]:
     """The world's groups, some with devices of different numbers of mini-batches."""
     return [choose.choice([group, _apart(choose, group, fewest=1)]) for group in world.groups]

@@ -62,7 +62,7 @@ class Blame(NamedTuple):
 
 
 NOTHING = Blame()
-_ROUNDING = 1e-9  # of sums that ought to be an instant
+ROUNDING = 1e-9  # of sums that ought to be an instant
 
 
 class BlameFold:
@@ -152,7 +152,7 @@ class BlameFold:
         before = self.link[device]
         if self.vanishes[device]:
             return before._replace(device=before.device + (end - before.total))
-        if self.bounded and end > before.total * (1 + _ROUNDING):
+        if self.bounded and end > before.total * (1 + ROUNDING):
             before = self.last_step
             return before._replace(server=before.server + (end - before.total))
         return before

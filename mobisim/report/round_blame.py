@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from mobisim.report.blame import NOTHING, Blame
+from mobisim.report.blame import NOTHING, ROUNDING, Blame
 from mobisim.span import (
     BACKWARD,
     DEVICE,
@@ -42,6 +42,7 @@ class RoundBlame:
         self.learns_with = BACKWARD if world.replies else UPDATE  # what ends a mini-batch
         self.job = [NOTHING] * count  # of each device's mini-batch at the server
         self.freed = NOTHING  # of what a worker did last for one
+        self.bounded = world.room is not None
         self.device = [NOTHING] * count  # of what each device did last
         self.link = [NOTHING] * count  # of what each uplink carried last
         self.model = [NOTHING] * count  # of what each downlink brought last
@@ -85,7 +86,7 @@ class RoundBlame:
     def _uplink(self, row: Row) -> None:
         kind, _, start, end, device, batch, *_ = row
         if kind == QUEUE:
-            self.message[device, batch] = self.link[device]
+            self.message[device, batch] = self._set_out(device, end)
             return
         before = self.message[device, batch]
         if kind == TRANSFER:
@@ -95,6 +96,13 @@ class RoundBlame:
             self.final = before._replace(latency=before.latency + (end - start))
         if kind == LATENCY or not self.flies[device]:
             self._arrives(row)
+
+    def _set_out(self, device: int, at: float) -> Blame:
+        """Of a queued message: when its link was free, or the server had room."""
+        before = self.link[device]
+        if self.bounded and at > before.total * (1 + ROUNDING):
+            return self.freed._replace(server=self.freed.server + (at - self.freed.total))
+        return before
 
     def _arrives(self, row: Row) -> None:
         del self.message[row[4], row[5]]

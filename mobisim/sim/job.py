@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from mobisim.span import NONE
-from mobisim.world import Batch
+from mobisim.world import Batch, Part
 
 if TYPE_CHECKING:
     from mobisim.sim.server import Worker
@@ -51,8 +51,8 @@ class Receiver(Protocol):
         """A message is here."""
         ...
 
-    def has_room(self, sender: Sender) -> bool:
-        """Whether a mini-batch may set out; else its uplink is told when."""
+    def has_room(self, sender: Sender, part: Part) -> bool:
+        """Whether what a first part is of may set out; else its uplink is told when."""
         ...
 
 

@@ -69,7 +69,7 @@ class Uplink:
     def _carry_next(self, now: float) -> None:
         """Carry the first message, once there is room for its mini-batch."""
         _, batch, part, _ = self.messages[0]
-        self.holds = part is batch.parts[0] and not self.device.server.has_room(self)
+        self.holds = part is batch.parts[0] and not self.device.server.has_room(self, part)
         if not self.holds:
             self._carry(now)
 

@@ -111,9 +111,9 @@ class Coordinator:
         if self.overdue or len(self.updates) == self.rounds.awaited:
             self._close()
 
-    def has_room(self, sender: Sender) -> bool:  # noqa: ARG002
-        """Always."""
-        return True
+    def has_room(self, sender: Sender, part: Part) -> bool:
+        """Always for what was learned, which waits for its round's end and for no worker."""
+        return part.version != NONE or self.halves.has_room(sender, part)
 
     def _close(self) -> None:
         self.open = False

@@ -14,7 +14,7 @@ from mobisim.sim.scene import Scene
 from mobisim.sim.waiting import QUEUES
 from mobisim.span import DECODE, NONE, QUEUE, SIDE_FORWARD, STEP, WAIT, Row
 from mobisim.streams import factor_stream
-from mobisim.world import Batch
+from mobisim.world import Batch, Part
 
 
 class Server:
@@ -51,8 +51,8 @@ class Server:
         if job is not None:
             self._joins(job)
 
-    def has_room(self, sender: Sender) -> bool:
-        """Whether a mini-batch may set out; else its uplink is told when."""
+    def has_room(self, sender: Sender, part: Part) -> bool:  # noqa: ARG002 - all need room
+        """Whether the mini-batch of a first part may set out; else its uplink is told when."""
         if self.scene.world.room is None:
             return True
         if self.coming == self.scene.world.room:

@@ -13,6 +13,7 @@ from worlds import (
     assert_alike,
     blocks_of,
     columns_of,
+    cut_before_little_room,
     cut_in_rounds,
     device,
     in_buffers,
@@ -28,7 +29,7 @@ from worlds import (
 
 from mobisim.errors import InvariantError
 from mobisim.report.invariants import InvariantFold
-from mobisim.report.metrics import MetricsFold
+from mobisim.report.metrics import BacklogFold, MetricsFold
 from mobisim.scenario.load import load
 from mobisim.sim.job import Client
 from mobisim.sim.participant import Participant
@@ -38,6 +39,7 @@ from mobisim.span import (
     FORWARD,
     MERGE,
     NONE,
+    QUEUE,
     REPLY,
     STEP,
     TRANSFER,
@@ -51,10 +53,18 @@ from mobisim.world import Batch, World
 SWEEP = range(150)
 
 
-@pytest.mark.parametrize("sort", [in_rounds, cut_in_rounds, in_buffers])
-def test_engines_agree_on_rounds(sort: Callable[[Random, World], World]) -> None:
+@pytest.mark.parametrize(
+    ("sort", "seeds"),
+    [
+        (in_rounds, SWEEP),
+        (cut_in_rounds, SWEEP),
+        (in_buffers, SWEEP),
+        (cut_before_little_room, range(40)),
+    ],
+)
+def test_engines_agree_on_rounds(sort: Callable[[Random, World], World], seeds: range) -> None:
     """The same rows in the same order: random fleets, selections, deadlines and horizons."""
-    for seed in SWEEP:
+    for seed in seeds:
         choose = Random(seed)
         world = sort(choose, random_world(choose))
         assert spans_of(world) == witness.simulate(world), f"seed {seed}"
@@ -72,7 +82,7 @@ def test_engines_agree_on_warm_and_tired_participants(
         assert_alike(spans_of(world), witness.simulate(world), f"seed {seed}")
 
 
-@pytest.mark.parametrize("sort", [in_rounds, cut_in_rounds, in_buffers])
+@pytest.mark.parametrize("sort", [in_rounds, cut_in_rounds, in_buffers, cut_before_little_room])
 def test_invariants_hold_and_blame_fills_the_makespan(
     sort: Callable[[Random, World], World],
 ) -> None:
@@ -324,6 +334,21 @@ def test_a_mutated_engine_is_caught(
     expected = [witness.simulate(world) for world in worlds]
     mutate(monkeypatch)
     assert any(spans_of(world) != rows for world, rows in zip(worlds, expected, strict=True))
+
+
+def test_a_server_with_little_room_takes_halves_in_one_by_one() -> None:
+    """No more mini-batches of cut models wait than there is room for; updates need none."""
+    scenario = stated(3, device(1.0, count=6), step_s=2.0)
+    plain = rounds_of(scenario, selected=[[*range(6)]] * 2, local=[3] * 6, awaited=6)
+    world = without_horizon(cut_in_rounds(Random(0), plain))
+
+    def most_wait(room: int | None) -> int:
+        fold = BacklogFold(replace(world, room=room))
+        rows = spans_of(replace(world, room=room))
+        fold.add([row for row in rows if row.kind != QUEUE or row.version_read == NONE])
+        return fold.server_peak
+
+    assert most_wait(1) == 1 < most_wait(2) == 2 < most_wait(None)
 
 
 def test_waits_are_for_no_mini_batch() -> None:
