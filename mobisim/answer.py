@@ -27,7 +27,7 @@ def ended_by(prepared: Prepared, learning: Learning | None, totals: Totals | Non
         return "memory"
     if learning is not None and learning.stopped is not None:
         return learning.stopped
-    unfinished = totals.num_cut or totals.num_steps < prepared.world.total_steps
+    unfinished = totals.num_cut or totals.num_learned < prepared.world.total_steps
     return "horizon" if unfinished else "finished"
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobisim.cost.system import System
-from mobisim.span import MERGE, STEP, SpanColumns
+from mobisim.span import INGESTS, STEP, SpanColumns
 from mobisim.stopping import Reason, Stop, Watch
 from mobisim.workload import models_of, trained_names, trained_sizes
 
 # Of each device whose work a round averages, the last of its mini-batches and the version that it
-# began from; in ascending order.
+# began from; without rounds, the mini-batches that are stepped together with another. Ascending.
 Merged = Sequence[tuple[int, int, int]]
 
 
@@ -63,7 +63,7 @@ class Lessons(Protocol):
     def step(self, device: int, batch: int, version_read: int, merged: Merged = ()) -> None:
         """Make the history one step longer, by a device's mini-batch or one that is replayed.
 
-        With rounds it is by what was merged.
+        With rounds it is by what was merged; elsewhere that is stepped together with it.
         """
 
     def evaluate(self) -> float:
@@ -134,11 +134,11 @@ class Learning:
 
     def add(self, columns: SpanColumns) -> Learned:
         """Learn at each step of a block. Runs begin at time zero."""
-        rows = np.flatnonzero(np.isin(columns.kind, (MERGE, STEP)) & ~columns.cut)
+        rows = np.flatnonzero(np.isin(columns.kind, INGESTS) & ~columns.cut)
         first = self.done
         for row in rows.tolist():
             batch, version_read = int(columns.batch[row]), int(columns.version_read[row])
-            if columns.kind[row] == MERGE:
+            if columns.kind[row] != STEP:
                 self.merged.append((int(columns.device[row]), batch, version_read))
                 continue
             self.done += 1

@@ -55,7 +55,8 @@ class Taught:
         self._step = step or self.trainer.step
         rounds = planned.workload.rounds
         self.total = len(self.trainer.batches) if rounds is None else len(rounds.selected)
-        self.every = evaluation_interval(training, self.total)
+        batching = system.scenario.server.batching
+        self.every = evaluation_interval(training, self.total // (batching.most if batching else 1))
         self.metric = metric_name(training)
         self.kept: dict[int, list[torch.Tensor]] = {}
         self.history = History()
@@ -75,11 +76,15 @@ class Taught:
         self.progress(done, self.total)
 
     def _learn(self, device: int, batch: int, version_read: int, merged: Merged) -> float:
-        """The loss of a mini-batch, or of a round: all that devices did up to their last ones."""
+        """The loss of a step: on mini-batches, or on what devices did up to their last ones."""
         course, rounds = self.trainer.course, self.planned.workload.rounds
         if not merged:
             return self._step(course.number(device, batch), version_read)
-        assert rounds is not None
+        if rounds is None:
+            assert isinstance(self.trainer, Trainer)
+            others = [course.number(device, batch) for device, batch, _ in merged]
+            together = [course.number(device, batch), *others]
+            return self.trainer.step_together(together, version_read)
         assert isinstance(self.trainer, RoundTrainer)
         local = rounds.local.tolist()
         worked = [

@@ -21,9 +21,10 @@ from mobisim.report.invariants import InvariantFold, check_summary
 from mobisim.report.metrics import MetricsFold, Totals
 from mobisim.report.summary import Summary
 from mobisim.report.tables import SpanWriter, StepWriter, read_spans
+from mobisim.report.together import StepSamples
 from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
-from mobisim.span import STEP, Block, SpanColumns
+from mobisim.span import Block, SpanColumns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +170,7 @@ def _stream(
     aside: Path,
 ) -> Totals:
     """Simulate, learn and record, block by block."""
-    world, planned = prepared.world, prepared.planned
+    world, samples = prepared.world, StepSamples(prepared.planned.samples_of)
     metrics, meter = MetricsFold(world), Meter(world)
     with _writers(prepared, aside) as (spans, steps):
         for block, learned in _learned(blocks, learning):
@@ -177,10 +178,9 @@ def _stream(
             metrics.add(block)
             invariants.add(columns)
             spans.add(columns, meter.joules(columns))
-            done = columns[(columns.kind == STEP) & ~columns.cut]
-            steps.add(columns, planned.samples_of(done.device, done.batch), *learned)
+            steps.add(columns, samples.add(columns), *learned)
             if learning is None:
-                prepared.options.progress("simulating", metrics.counts["steps"], world.total_steps)
+                prepared.options.progress("simulating", metrics.num_learned, world.total_steps)
     totals = metrics.totals()
     if ended_by(prepared, learning, totals) == "finished":
         invariants.finish()

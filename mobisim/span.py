@@ -35,17 +35,19 @@ KINDS = (
     "down",  # the server restarts
     "update",  # the device updates what it trains in a round
     "merge",  # a worker adds up what a device has learned in a round
+    "joint",  # a mini-batch is learned from in the step of another, whose span follows
 )
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,
-    BACKWARD, REPLY, DOWN, UPDATE, MERGE,
+    BACKWARD, REPLY, DOWN, UPDATE, MERGE, JOINT,
 ) = range(len(KINDS))  # fmt: skip
 # Kinds that occupy their actor: no two of these may overlap on one actor.
 WORK_KINDS = (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY, UPDATE, MERGE,
 )  # fmt: skip
-
+# What ends the way of what a device sent.
+INGESTS = (MERGE, STEP, JOINT)
 
 Row = tuple[int, int, float, float, int, int, int, int, int, int, bool]  # a Span's fields, bare
 

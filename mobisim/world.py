@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mobisim.channel import Channel, directions
 from mobisim.cost.compute import BatchCost, replay_cost
 from mobisim.cost.energy import Battery, Power, battery_of, power_of
+from mobisim.cost.joint import JointSteps
 from mobisim.cost.method_cost import averaging, method_cost
 from mobisim.cost.system import System
 from mobisim.cost.traffic import delivered_bytes, round_traffic
@@ -255,6 +257,21 @@ class Rounds:
 
 
 @dataclass(frozen=True)
+class Batching:
+    """A server waits for several mini-batches, and takes them as one step.
+
+    Attributes:
+        window_s: for how long one waits at most, as far as workers are idle.
+        most: how many are taken at once.
+        step_s: the seconds of the step on several mini-batches, by the numbers of their sorts.
+    """
+
+    window_s: float
+    most: int
+    step_s: Callable[[Sequence[int]], float]
+
+
+@dataclass(frozen=True)
 class CellRates:
     """What all links of a cell share."""
 
@@ -284,6 +301,7 @@ class World:
     restarts: Outages | None = None
     room: int | None = None
     rounds: Rounds | None = None
+    batching: Batching | None = None
 
     @cached_property
     def last_rank(self) -> int:
@@ -311,6 +329,17 @@ class World:
         order = group.order
         return group.batches[0 if order is None else int(order[self.firsts[device] + number])]
 
+    def sort(self, device: int, number: int) -> int:
+        """Which of all distinct mini-batches a device's is: see `sorts`."""
+        index = int(self.group_of[device])
+        order = self.groups[index].order
+        within = 0 if order is None else int(order[self.firsts[device] + number])
+        return self._first_sorts[index] + within
+
+    @cached_property
+    def _first_sorts(self) -> list[int]:
+        return [0, *accumulate(len(group.batches) for group in self.groups)]
+
     @cached_property
     def caches(self) -> bool:
         """Whether the server has kept all of some mini-batch."""
@@ -333,9 +362,12 @@ class World:
 
     @cached_property
     def total_steps(self) -> int:
-        """Steps of a run that ends."""
-        if self.rounds is not None:
-            return self.rounds.count
+        """Steps of a run that ends; where a server batches, if it took each mini-batch alone."""
+        return self.total_learned if self.rounds is None else self.rounds.count
+
+    @cached_property
+    def total_learned(self) -> int:
+        """Mini-batches of all devices, and those that are replayed."""
         return self.total_batches + self.replayed
 
     @cached_property
@@ -470,13 +502,12 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
     """The world of a scenario and its workload; its costs are `costs` where they are known."""
     scenario = system.scenario
     server = scenario.server.profile
+    found = costs or costs_of(system, workload)
     world = World(
         seed=scenario.seed,
         groups=tuple(
-            _group(system, group, workload, devices, found)
-            for group, devices, found in zip(
-                scenario.devices, scenario.ranges, costs or costs_of(system, workload), strict=True
-            )
+            _group(system, group, workload, devices, own)
+            for group, devices, own in zip(scenario.devices, scenario.ranges, found, strict=True)
         ),
         num_workers=scenario.server.workers,
         deliver=scenario.deliver != "none" and "trained" in system.options.method.down,
@@ -492,6 +523,7 @@ def build(system: System, workload: Workload, costs: Costs | None = None) -> Wor
         restarts=scenario.server.restarts,
         room=scenario.server.room,
         rounds=_rounds(system, workload),
+        batching=_batching(system, workload, found),
     )
     _check_losses(world)
     return world
@@ -531,6 +563,30 @@ def _rounds(system: System, workload: Workload) -> Rounds | None:
     shape, deadline = workload.largest, system.scenario.federation.rounds.deadline
     average_s = averaging(system, shape).step_s
     return Rounds(work.selected, work.local, work.awaited, deadline, average_s, work.calls)
+
+
+def _batching(system: System, workload: Workload, costs: Costs) -> Batching | None:
+    """How a server batches; None where it does not, or has nothing to step on.
+
+    Raises:
+        InputError: what a server trains for other methods is not covered.
+    """
+    stated, method = system.scenario.server.batching, system.options.method
+    if stated is None or (method.device == "training" and method.rounds is None):
+        return None
+    if not method.has_side_network or method.replies:
+        raise InputError(
+            "known of methods that train a side network at the server",
+            where="server.batching",
+            expected="mobillm, pae-mobillm or fed-mobillm",
+            got=f"method: {system.scenario.method}",
+            hint="leave batching out",
+        )
+    parts = [(view, shape) for view in system.views for shape in workload.shapes]
+    steps = JointSteps(list(chain.from_iterable(costs)), parts, stated.shared or 0.0)
+    longest = max(range(len(parts)), key=lambda sort: steps.costs[sort].step_s)
+    steps.seconds((longest,) * stated.most)  # lest a run end where a shape is not covered
+    return Batching(stated.window, stated.most, steps.seconds)
 
 
 def _exchange(

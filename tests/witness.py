@@ -33,9 +33,12 @@ Z90 = 1.2815515655446004  # a normal law's ninetieth percentile, in deviations
 
 def simulate(world: World) -> list[Span]:
     """Every span of `world`, in the order of rows."""
-    from witness_rounds import engine_of  # noqa: PLC0415 - which builds on this one
+    from witness_batching import BatchingEngine  # noqa: PLC0415 - which builds on this one
+    from witness_rounds import engine_of  # noqa: PLC0415 - as does this
 
     engine = Engine(world) if world.rounds is None else engine_of(world)
+    if world.batching is not None:
+        engine = BatchingEngine(world)
     return [Span(*row) for row in engine.run()]
 
 
@@ -820,9 +823,13 @@ class Engine:
             self.joins(job)
             return
         worker = job.worker
-        if worker is not None and worker.doing is not None and worker.doing.kind == "wait":
+        if worker is not None and worker.doing is not None and self.waits_for(worker, job):
             self.write(worker.doing)
             self.part_is_there(worker, job)
+
+    def waits_for(self, worker: Worker, job: Job) -> bool:  # noqa: ARG002 - it has but this one
+        """Whether a worker waits for a part of its mini-batch."""
+        return worker.doing is not None and worker.doing.kind == "wait"
 
     def joins(self, job: Job) -> None:
         """A mini-batch joins the queue; an idle worker takes it up."""
@@ -860,18 +867,27 @@ class Engine:
         self.write(
             Work(
                 "queue", self.world.actors.server, job.joined, job.device, job.batch,
-                _first_tap(job),
+                first_tap(job),
             )
         )  # fmt: skip
         device = self.devices[job.device]
         self.credit(device)
+        self.gives_room(job)
+        self.sets_to_work(worker, job)
+        self.one_kept_follows(job)
+
+    def gives_room(self, job: Job) -> None:
+        """There is room for another that is carried."""
         if job.numbers.parts and self.world.room is not None:
             self.admitted -= 1
             if self.outside:
                 self.admitted += 1
                 let_in = self.devices[self.outside.pop(0)]
                 self.transfer_begins(let_in, let_in.queued.popleft())
-        self.sets_to_work(worker, job)
+
+    def one_kept_follows(self, job: Job) -> None:
+        """The next of a device joins if the server has kept all of it."""
+        device = self.devices[job.device]
         after = job.batch + 1
         is_next = after == device.joined and after < device.num_batches
         if is_next and not device.numbers(after).parts:
@@ -1083,12 +1099,13 @@ class Engine:
         """What waits at the server."""
         actor = self.world.actors.server
         return (
-            Work("queue", actor, job.joined, job.device, job.batch, _first_tap(job))
+            Work("queue", actor, job.joined, job.device, job.batch, first_tap(job))
             for job in self.queue
         )
 
 
-def _first_tap(job: Job) -> int:
+def first_tap(job: Job) -> int:
+    """The tap of its first part."""
     return job.numbers.parts[0].tap if job.numbers.parts else NONE
 
 

@@ -26,6 +26,7 @@ from mobisim.streams import Distribution
 from mobisim.workload import plan
 from mobisim.world import (
     Batch,
+    Batching,
     Calls,
     CellRates,
     Contention,
@@ -55,6 +56,7 @@ def stated(
     discipline: str = "first-come",
     restarts: dict[str, Any] | None = None,
     room: int | None = None,
+    batching: dict[str, Any] | None = None,
     **more: Any,
 ) -> Scenario:
     """A timing-only scenario of stated times; `more` are further top-level keys."""
@@ -71,6 +73,7 @@ def stated(
             "discipline": discipline,
             "restarts": restarts,
             "room": room,
+            "batching": batching,
         },
         **more,
     }
@@ -511,6 +514,19 @@ def failing(choose: Random, world: World) -> World:
 def bounded(choose: Random, world: World) -> World:
     """The same world with a server that has room for few mini-batches."""
     return replace(world, room=choose.choice([1, 1, 2, 3]))
+
+
+def batched(choose: Random, world: World) -> World:
+    """The same world with a server that waits for several mini-batches."""
+    sorts = [batch for group in world.groups for batch in group.batches]
+    share = choose.choice([0.0, 0.5, 1.0])
+
+    def step_s(numbers: Sequence[int]) -> float:
+        seconds = sorted(sorts[number].step_s for number in numbers)
+        return share * seconds[-1] + (1 - share) * sum(seconds)
+
+    window_s = choose.choice([0.0, _Times(choose).one(), 10 * _Times(choose).one()])
+    return replace(world, batching=Batching(window_s, choose.choice([1, 2, 3, 8]), step_s))
 
 
 def sampled(choose: Random, world: World) -> World:

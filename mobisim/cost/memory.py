@@ -120,12 +120,14 @@ def server_memory(system: System, shape: BatchShape | None, queued: int) -> Serv
     if side is None or shape is None:
         return None
     server = system.scenario.server
+    together = 1 if server.batching is None else server.batching.most
+    at_once = BatchShape.total([shape] * together)
     return ServerMemory(
         state=side.state_bytes,
-        stored=server.workers * max(_stored(view, shape.sent) for view in system.views),
+        stored=server.workers * max(_stored(view, at_once) for view in system.views),
         queue=queued,
         runtime=runtime_bytes(server.profile),
-        transient=server.workers * side.logit_bytes(shape.sent),
+        transient=server.workers * side.logit_bytes(at_once),
     )
 
 

@@ -40,7 +40,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """What was simulated: all, or the first `totals.num_steps` steps.
+    """What was simulated: all, or the first `totals.num_learned` steps.
 
     `ends` and `devices` say when each ended, and whose mini-batch it was.
     """
@@ -54,7 +54,7 @@ class Seen:
     @property
     def all_steps(self) -> int:
         """Steps of the whole run."""
-        return self.totals.num_steps if self.whole else self.prepared.world.total_steps
+        return self.totals.num_learned if self.whole else self.prepared.world.total_steps
 
     @property
     def every_s(self) -> float:
@@ -75,7 +75,7 @@ class Seen:
     @property
     def scale(self) -> float:
         """How much more the whole run is than what was seen."""
-        return 1.0 if self.whole else self.all_steps / max(self.totals.num_steps, 1)
+        return 1.0 if self.whole else self.all_steps / max(self.totals.num_learned, 1)
 
 
 class Explorer:
@@ -168,7 +168,7 @@ def _look(prepared: Prepared, *, whole: bool) -> Seen:
 
 def _glance(seen: Seen) -> str:
     return (
-        f"A glance: the first {count(seen.totals.num_steps, 'step')} of {seen.all_steps:,} were "
+        f"A glance: the first {count(seen.totals.num_learned, 'step')} of {seen.all_steps:,} were "
         "simulated, the rest goes on at their pace."
     )
 
@@ -194,7 +194,7 @@ def _numbers(seen: Seen, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield "a step every", f"{human_time(seen.every_s)}"
     yield "sets the pace", str(summary["bottleneck"] or "nobody")
     yield "sent up", f"{about}{human_size(seen.scale * summary['uplink_bytes'])}"
-    steps = max(seen.totals.num_steps, 1)
+    steps = max(seen.totals.num_learned, 1)
     yield "sent up for a step", human_size(summary["uplink_bytes"] / steps)
     for part in ("device", "server"):
         room = verdict.room(summary, part)

@@ -12,7 +12,7 @@ from mobisim.prepare import Prepared
 from mobisim.report.metrics import MetricsFold, Totals
 from mobisim.runner import collector_at_rest
 from mobisim.sim.engine import simulate
-from mobisim.span import MERGE, NONE, STEP
+from mobisim.span import INGESTS, NONE, STEP
 from mobisim.sweeps.order import merges
 from mobisim.world import World
 
@@ -46,7 +46,7 @@ def timeline_of(prepared: Prepared) -> Timeline:
             done = block.columns[block.columns.kind == STEP]
             steps.append(np.stack([done.device, done.batch, done.version_read], axis=1))
             ends.append(done.end)
-            last = np.isin(block.columns.kind, (MERGE, STEP)) & (block.columns.device != NONE)
+            last = np.isin(block.columns.kind, INGESTS) & (block.columns.device != NONE)
             np.maximum.at(finish, block.columns.device[last], block.columns.end[last])
     finish_s = (finish - _joined(world))[world.batches_of > 0]
     order, averaged = np.concatenate(steps), np.concatenate(merged)

@@ -20,6 +20,7 @@ from mobisim.span import (
     DOWNLOAD,
     ENCODE,
     FORWARD,
+    JOINT,
     LATENCY,
     NONE,
     PAUSE,
@@ -65,6 +66,11 @@ NOTHING = Blame()
 ROUNDING = 1e-9  # of sums that ought to be an instant
 
 
+def _is_at(blame: Blame, instant: float) -> bool:
+    """Whether a chain ends at an instant, but for the rounding of its sum."""
+    return abs(blame.total - instant) <= ROUNDING * instant
+
+
 class BlameFold:
     """Carries the blame of every chain that may yet turn out critical."""
 
@@ -92,6 +98,7 @@ class BlameFold:
         self.bounded = world.room is not None
         self.vanishes = [world.groups[group].vanishes for group in world.group_of]
         self.handed_over: dict[int, tuple[int, frozenset[int]]] = {}  # of the one at hand
+        self.arrived = NOTHING  # of what came last
         self.up_at = -1.0  # when the server last came back
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = NOTHING
@@ -109,6 +116,7 @@ class BlameFold:
             REPLY: self._reply,
             STEP: self._step,
             DOWN: self._down,
+            JOINT: self._learned_from,
         }
         self.lost: dict[int, Callable[[Row], None]] = {
             **dict.fromkeys((FORWARD, ENCODE), self._lost_work),
@@ -197,7 +205,7 @@ class BlameFold:
         return self.sets_out[device]
 
     def _arrives(self, device: int, batch: int, tap: int, blame: Blame) -> None:
-        self.message[device, batch, tap] = blame
+        self.message[device, batch, tap] = self.arrived = blame
         # A later part is of a mini-batch known already, unless that joins with its last.
         if (device, batch) not in self.job or self.vanishes[device]:
             self._joined(device, batch, blame)
@@ -230,7 +238,18 @@ class BlameFold:
         if self.roles[actor] == UPLINK:
             self.message[device, batch, tap] = self._set_out(row)
         else:
-            self._joined(device, batch, self._since_up(row[3], self.last_step))
+            self._joined(device, batch, self._taken_up(row))
+
+    def _taken_up(self, row: Row) -> Blame:
+        """Of what waited: a worker was done; or enough had come, or the server waited no longer."""
+        end, device, batch = row[3:6]
+        if self.world.batching is None or end == self.up_at:
+            return self._since_up(end, self.last_step)
+        causes = (self.last_step, self.arrived)
+        before = next((one for one in causes if _is_at(one, end)), None)
+        if before is None:
+            before = self.job.get((device, batch)) or self._kept(device, batch)
+        return before._replace(server=before.server + (end - before.total))
 
     def _latency(self, row: Row) -> None:
         _, actor, start, end, device, batch, tap, *_ = row
@@ -289,9 +308,11 @@ class BlameFold:
         self._is_done(row)
 
     def _worker_work(self, row: Row) -> None:
-        kind, actor, start, end, device, batch, tap, *_ = row
+        kind, actor, start, end, device, batch, *_ = row
         at_hand = self.worker.get(actor)
-        if at_hand is not None and at_hand[:2] == (device, batch):
+        if at_hand is not None and (
+            at_hand[:2] == (device, batch) or self._follows(at_hand, start)
+        ):
             before = at_hand[2]
         elif device == NONE:
             before = at_hand[2] if at_hand is not None and at_hand[0] == NONE else self.passed
@@ -304,14 +325,23 @@ class BlameFold:
             self.final = self.last_step = blame
             if device == NONE:
                 return
-            self.left -= 1
+            self._learned_from(row)
             if not self.left:
                 self.passed = blame
             if self.answers:
                 self.reply[device, batch] = blame
-            del self.job[device, batch]
-            self.taken_up.pop((device, batch - 1), None)
-            self._forget(device, batch, tap)
+
+    def _follows(self, at_hand: tuple[int, int, Blame], start: float) -> bool:
+        """Whether a worker goes on with the next of what it takes together."""
+        return self.world.batching is not None and _is_at(at_hand[2], start)
+
+    def _learned_from(self, row: Row) -> None:
+        """A mini-batch is stepped, alone or with another."""
+        device, batch, tap = row[4:7]
+        self.left -= 1
+        self.job.pop((device, batch), None)
+        self.taken_up.pop((device, batch - 1), None)
+        self._forget(device, batch, tap)
 
     def _forget(self, device: int, batch: int, tap: int) -> None:
         if self.message.pop((device, batch, tap), None) is None:

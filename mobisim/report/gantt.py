@@ -51,7 +51,7 @@ class Row:
     @property
     def works(self) -> bool:
         """Whether the actor itself does anything, or only keeps others waiting."""
-        return any(kind != "queue" for kind in self.by_kind)
+        return any(kind not in ("queue", "joint") for kind in self.by_kind)
 
     @property
     def is_cut(self) -> bool:
@@ -223,7 +223,7 @@ def key(rows: Sequence[Row]) -> Key:
     entries = [
         (words.get(kind, kind.replace("_", " ")), KIND_COLOUR[kind], "")
         for kind in KINDS
-        if kind in kinds and (kind != "queue" or deepest)
+        if kind in kinds and kind in KIND_COLOUR and (kind != "queue" or deepest)
     ]
     return [*entries, *([("cut", "white", "////")] if any(row.is_cut for row in rows) else [])]
 

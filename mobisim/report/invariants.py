@@ -19,6 +19,7 @@ from mobisim.report.presence import Presence
 from mobisim.report.queue_order import QueueOrder
 from mobisim.report.restarted import Restarted
 from mobisim.report.round_checks import round_checks
+from mobisim.report.together import Together, each_stepped
 from mobisim.span import (
     BACKWARD,
     DOWNLOAD,
@@ -53,6 +54,7 @@ RULES = {
     12: "no worker works while the server is down",
     13: "what has vanished neither works nor sends, and repeats no more than it lost",
     14: "a version is the average of what came before its round was over, each once and whole",
+    15: "mini-batches are stepped together at one time, and no more of them than the server takes",
 }
 
 _CARRIED = (TRANSFER, DOWNLOAD, REPLY)
@@ -94,6 +96,7 @@ class InvariantFold:
         self.queue_order = QueueOrder(world, real=real)
         self.presence = Presence(world)
         self.restarted = Restarted(self.roles)
+        self.together = Together(world)
         self.steps_of = np.zeros(world.actors.num_devices, dtype=np.int64)
         self.replayed = np.zeros(world.replayed, dtype=np.int64)
         self.rounds = round_checks(world) if world.rounds is not None else None
@@ -109,6 +112,7 @@ class InvariantFold:
         self._actors(columns)
         self._links(columns)
         self._versions(columns)
+        self._require(15, self.together.fine(columns), columns)
         self._delivery(columns)
         for breach in self.rounds.breaches(columns) if self.rounds is not None else ():
             _fail_at(breach.number, self.names, breach.span)
@@ -203,7 +207,8 @@ class InvariantFold:
         if self.rounds is not None:
             owned &= columns.version_read == NONE  # else what crosses for a round
         part_of_job = owned & ~np.isin(columns.kind, (WAIT, PAUSE)) & ~columns.cut
-        jobs = Jobs.of(SpanColumns.concatenate([self.open, columns[part_of_job]]), self.world)
+        parts = each_stepped(columns[part_of_job])
+        jobs = Jobs.of(SpanColumns.concatenate([self.open, parts]), self.world)
         complete = jobs.complete(self.last_kind)
         self.open = jobs.columns[~complete]
         if complete.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +17,7 @@ from mobisim.span import (
     DOWN,
     DOWNLINK,
     DOWNLOAD,
+    JOINT,
     KINDS,
     LATENCY,
     MERGE,
@@ -134,6 +135,7 @@ class Totals:
     end: float
     num_spans: int
     num_steps: int
+    num_learned: int  # mini-batches that were stepped, alone or together; with rounds, steps
     num_cut: int  # by the horizon
     num_lost: int  # cut by what failed
     lost_s: float
@@ -165,7 +167,7 @@ class Totals:
         return self.end - self.start
 
     def _per_step(self, kind: int, role: int) -> float:
-        return float(self.seconds[kind, role]) / max(self.num_steps, 1)
+        return float(self.seconds[kind, role]) / max(self.num_learned, 1)
 
     def _per_message(self, kind: int, role: int) -> float:
         return float(self.seconds[kind, role]) / max(self.num_transfers, 1)
@@ -214,7 +216,7 @@ class Totals:
         return {kind: self._anywhere(kind) for kind in kinds}
 
     def _anywhere(self, kind: str) -> float:
-        return float(self.seconds[KINDS.index(kind)].sum()) / max(self.num_steps, 1)
+        return float(self.seconds[KINDS.index(kind)].sum()) / max(self.num_learned, 1)
 
 
 class MetricsFold:
@@ -225,10 +227,11 @@ class MetricsFold:
         self.world = world
         self.stepped = np.zeros(world.num_sorts, np.int64)
         self.blame = BlameFold(world) if world.rounds is None else round_blame(world)
-        self.works_on = STEP if world.rounds is None else UPDATE  # what ends a mini-batch's work
+        # What ends a mini-batch's work.
+        self.works_on = (STEP, JOINT) if world.rounds is None else (UPDATE,)
         self.backlog = BacklogFold(world)
         self.start, self.end = np.inf, 0.0
-        self.counts = {"spans": 0, "steps": 0, "cut": 0, "lost": 0, "restarts": 0, "transfers": 0}
+        self.counts = Counter[str]()
         self.lost_s = 0.0
         self.uplink_payload_bytes = 0
         self.group_of = world.group_of
@@ -254,7 +257,8 @@ class MetricsFold:
         self.lost_s += float(lasted[lost].sum())
         steps = columns[(columns.kind == STEP) & whole]
         self.counts["steps"] += len(steps)
-        worked = columns[(columns.kind == self.works_on) & whole]
+        self.counts["joint"] += int((columns.kind == JOINT).sum())
+        worked = columns[np.isin(columns.kind, self.works_on) & whole]
         sorts = self.world.sorts(worked.device, worked.batch)
         self.stepped += np.bincount(sorts, minlength=len(self.stepped))
         sent = (columns.kind == TRANSFER) & whole
@@ -271,6 +275,11 @@ class MetricsFold:
         self.backlog.add(block.rows)
         return self
 
+    @property
+    def num_learned(self) -> int:
+        """Mini-batches that were stepped so far, alone or together; with rounds, steps."""
+        return self.counts["steps"] + self.counts["joint"]
+
     def _overhead(self, transfers: SpanColumns) -> NDArray[np.int64]:
         """Bytes of packet overhead in each transfer: a packet is full but for the last."""
         group = self.group_of[transfers.device]
@@ -285,6 +294,7 @@ class MetricsFold:
             end=self.end,
             num_spans=self.counts["spans"],
             num_steps=self.counts["steps"],
+            num_learned=self.num_learned,
             num_cut=self.counts["cut"],
             num_lost=self.counts["lost"],
             lost_s=self.lost_s,

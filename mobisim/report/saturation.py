@@ -79,7 +79,7 @@ def spots(series: Series) -> list[Spot]:
 def _spot(num_devices: int, rows: Sequence[Row]) -> Spot:
     return Spot(
         num_devices,
-        fmean(row["num_steps"] / row["makespan_s"] for row in rows),
+        fmean((row.get("num_learned") or row["num_steps"]) / row["makespan_s"] for row in rows),
         fmean(row["utilisation.server"] for row in rows),
         fmean(row["step_breakdown_s.server_queue"] for row in rows),
     )

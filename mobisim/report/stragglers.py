@@ -17,13 +17,12 @@ from mobisim.report.figure import GREY, KEY_ROW, KIND_COLOUR, PALE, Box, key_row
 from mobisim.report.tables import read_spans
 from mobisim.span import (
     DEVICE,
+    INGESTS,
     LATENCY,
-    MERGE,
     NONE,
     PAUSE,
     QUEUE,
     SERVER,
-    STEP,
     TRANSFER,
     UPLINK,
     WAIT,
@@ -83,7 +82,7 @@ class DelaysFold:
         sent = (role == UPLINK) & np.isin(columns.kind, (TRANSFER, LATENCY))
         taken = (role == SERVER) & (columns.kind == QUEUE)
         marks = ((self.done, on_device), (self.arrived, sent), (self.taken, taken))
-        for latest, which in (*marks, (self.stepped, np.isin(columns.kind, (MERGE, STEP)))):
+        for latest, which in (*marks, (self.stepped, np.isin(columns.kind, INGESTS))):
             np.maximum.at(latest, columns.device[which], columns.end[which])
 
     @property

@@ -60,6 +60,7 @@ class Faults(_Record):
 class Summary(_Record):
     """What summary.json holds. Times in seconds, sizes in bytes, energy in joules.
 
+    `num_learned` is how many mini-batches steps were on, null where each is on one.
     `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
     `uplink_payload_bytes` leaves the overhead out. `battery_share` is what the device that used
     most of its battery drew, in full charges and not counting a charger. FLOPs are those of the
@@ -82,6 +83,7 @@ class Summary(_Record):
     makespan_s: float | None
     num_batches: int
     num_steps: int
+    num_learned: int | None = None
     uplink_bytes: int
     uplink_payload_bytes: int
     downlink_bytes: int
@@ -141,6 +143,7 @@ def timing_fields(world: World, totals: Totals) -> dict[str, object]:
     return {
         "makespan_s": totals.makespan_s,
         "num_steps": totals.num_steps,
+        "num_learned": totals.num_learned if world.batching is not None else None,
         "uplink_bytes": totals.uplink_bytes,
         "uplink_payload_bytes": totals.uplink_payload_bytes,
         "downlink_bytes": totals.downlink_bytes,
@@ -166,6 +169,7 @@ def _faults(totals: Totals) -> Faults | None:
 NO_TIMING: dict[str, object] = {
     "makespan_s": None,
     "num_steps": 0,
+    "num_learned": None,
     "uplink_bytes": 0,
     "uplink_payload_bytes": 0,
     "downlink_bytes": 0,

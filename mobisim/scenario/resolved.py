@@ -205,8 +205,9 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
                 expected=f"at most {most}",
                 got=str(group.rank),
             )
-    for key in ("restarts", "room"):
-        if getattr(scenario.server, key) is not None:
+    trains = bool(found.method.replies)  # halves of models, mini-batch by mini-batch
+    for key, is_known in (("restarts", False), ("room", trains), ("batching", False)):
+        if getattr(scenario.server, key) is not None and not is_known:
             raise InputError(
                 f"{key} is known of a server that trains what devices send",
                 where=f"server.{key}",

@@ -34,6 +34,7 @@ from mobisim.scenario.quantities import (
     Sourced,
     Strict,
     Time,
+    TimeOrZero,
     problem_of,
 )
 
@@ -286,6 +287,19 @@ class DeviceGroup(Strict):
         return self
 
 
+class Batching(Strict):
+    """A server that lets mini-batches wait, and learns from several in one step.
+
+    A worker takes up what waits, `most` at once, when so many do or the first has waited for the
+    `window`. `shared` is the share of a stated step that several pay once; of measured and roofline
+    servers the cost model says how a step grows.
+    """
+
+    window: TimeOrZero
+    most: Annotated[int, Field(ge=1, le=10_000, strict=True)]
+    shared: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Server(Strict):
     """The trainer of the side network; its workers share one queue.
 
@@ -296,6 +310,7 @@ class Server(Strict):
     down as their profiles measured.
     `room`: how many mini-batches may have come or be coming in without being taken up; further ones
     wait on their devices.
+    `batching`: mini-batches wait for one another, and are learned from in one step.
     `restarts`: when the server is down. What has arrived and what was stepped is kept; what is
     under way is lost and done anew.
     """
@@ -306,6 +321,16 @@ class Server(Strict):
     discipline: Discipline = "first-come"
     room: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
     restarts: Outages | None = None
+    batching: Batching | None = None
+
+    @model_validator(mode="after")
+    def _shares_what_is_stated(self) -> Self:
+        shared = None if self.batching is None else self.batching.shared
+        if shared is not None and not isinstance(self.profile, FixedServer):
+            raise problem_of(
+                "batching.shared", "known of a server of stated times; others have a cost model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _restarts_alone(self) -> Self:

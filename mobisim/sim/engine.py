@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from simpy.core import EmptySchedule
 
+from mobisim.sim.batching import BatchingServer
 from mobisim.sim.buffered import Buffer
 from mobisim.sim.device import Device
 from mobisim.sim.participant import Participant
@@ -44,7 +45,7 @@ def _begun(scene: Scene) -> tuple[Server | Coordinator, Sequence[Device]]:
         coordinator.devices = [Participant(scene, g, i, coordinator) for i, g in enumerate(groups)]
         coordinator.begin()
         return coordinator, coordinator.devices
-    server = Server(scene)
+    server = Server(scene) if scene.world.batching is None else BatchingServer(scene)
     devices = [Device(scene, group, index, server) for index, group in enumerate(groups)]
     server.devices = devices
     for device in devices:

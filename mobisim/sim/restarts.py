@@ -33,7 +33,7 @@ class Restarts:
             return
 
     def _down(self, up_at: float, _: Any) -> None:
-        if self.server.version == self.scene.world.total_steps:
+        if self.server.is_done:
             return
         self._progresses(up_at)
         self.down_since = self.scene.env.now

@@ -31,19 +31,27 @@ class Server:
         heapify(self.idle)
         self.open_jobs: dict[tuple[int, int], Job] = {}
         self.version = 0
+        self.learned = 0  # mini-batches that were learned from
         self.coming = 0  # mini-batches whose room is taken, and that are not taken up
         self.line: deque[Sender] = deque()  # those that wait for room
         self.kept = Kept()
+        self.total_batches = scene.world.total_batches
         self.replayed = 0
 
     def worker(self, index: int) -> Worker:
         """One of the workers."""
         return Worker(self.scene, self, index)
 
-    def stepped(self) -> int:
-        """A step is done: the version that it wrote."""
+    def stepped(self, num_batches: int) -> int:
+        """A step on so many mini-batches is done: the version that it wrote."""
         self.version += 1
+        self.learned += num_batches
         return self.version
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step of all is done."""
+        return self.learned == self.scene.world.total_learned
 
     def begins(self, device: Client) -> None:
         """The first mini-batch joins at once if the server has kept all of it."""
@@ -83,7 +91,7 @@ class Server:
         if job.arrived == (len(batch.parts) if device.may_vanish else 1):
             job.since = now
             self._joins(job)
-        elif job.worker is not None and job.worker.starved:
+        elif job.worker is not None and job.worker.waits_for(job):
             job.worker.part_is_here(now)
         if job.arrived == len(batch.parts):
             del self.open_jobs[device.index, number]
@@ -100,9 +108,9 @@ class Server:
         following: Job | None = job
         while following is not None:
             device.joined += 1
-            busy = not self.idle
             self._enqueue(following)
-            following = None if busy else self._cached_after(device, following.number)
+            taken_up = following.worker is not None
+            following = self._cached_after(device, following.number) if taken_up else None
 
     def _cached_after(self, device: Client, number: int) -> Job | None:
         """The next mini-batch, if it is the next to join and the server has kept all of it."""
@@ -121,7 +129,7 @@ class Server:
 
     def free(self, worker: Worker, now: float) -> None:
         """A worker is done: it takes the mini-batch that comes next."""
-        if not self._takes_next(worker, now) and self.version >= self.scene.world.total_batches:
+        if not self._takes_next(worker, now) and self.learned >= self.total_batches:
             self._passed(now)
 
     def _takes_next(self, worker: Worker, now: float) -> bool:
@@ -153,7 +161,7 @@ class Server:
         """Each worker goes on: with the mini-batch that it had, or with what waits."""
         for worker in self.workers:
             if worker.job is not None:
-                worker.begins_anew(worker.job)
+                worker.begins_anew()
             else:
                 self._takes_next(worker, self.scene.env.now)
 
@@ -166,7 +174,7 @@ class Server:
             job = Job(self.kept, self.replayed, batch, now)
             self.replayed += 1
             self.workers[heappop(self.idle)].take(job)
-        if self.version == world.total_steps and world.deliver:
+        if self.is_done and world.deliver:
             for device in self.devices:
                 device.deliver()
 
@@ -198,10 +206,9 @@ class Worker:
         self.factor = 1.0
         self.alarm: Alarm | None = None
 
-    @property
-    def starved(self) -> bool:
-        """Whether the worker waits for the next part of its mini-batch."""
-        return self.doing == WAIT
+    def waits_for(self, job: Job) -> bool:
+        """Whether the worker waits for the next part of a mini-batch."""
+        return self.doing == WAIT and self.job is job
 
     def take(self, job: Job) -> None:
         """Take up a mini-batch: from here on its device has one more credit."""
@@ -211,10 +218,11 @@ class Worker:
             self.factor = self.step_factor()
         job.device.step_starts()
         self.server.takes_up(job)
-        self.begins_anew(job)
+        self.begins_anew()
 
-    def begins_anew(self, job: Job) -> None:
-        """Set to work on a mini-batch from its start."""
+    def begins_anew(self) -> None:
+        """Set to work on the mini-batch from its start."""
+        job = self._job()
         job.version = self.server.version
         self.since = self.scene.env.now
         self._work(DECODE, job.batch.cached_s, self._unpacked)
@@ -239,12 +247,16 @@ class Worker:
     def _decode(self) -> None:
         job = self._job()
         if job.done == len(job.batch.parts):
-            self._work(self.ends_with, job.batch.step_s, self._stepped)
+            self._work(self.ends_with, self._step_s(), self._stepped)
             return
         if job.done == job.arrived:
             self.doing = WAIT
             return
         self._work(DECODE, job.batch.parts[job.done].decode_s, self._decoded)
+
+    def _step_s(self) -> float:
+        """The seconds of the step."""
+        return self._job().batch.step_s
 
     def part_is_here(self, now: float) -> None:
         """The part that the worker waits for has arrived."""
@@ -277,13 +289,17 @@ class Worker:
             self.scene.machine.begin(SERVER_SIDE, duration, self.index, then)
 
     def _stepped(self, _: Any) -> None:
-        now = self._write(self.server.stepped())
+        now = self._write(self._writes())
         job = self._job()
         if job.batch.reply_bytes:
             job.device.replies(job.number, job.batch)
         self.job = None
         self.doing = NONE
         self.server.free(self, now)
+
+    def _writes(self) -> int:
+        """The version that a step writes."""
+        return self.server.stepped(1)
 
     def _write(self, version_written: int) -> float:
         now = self.scene.env.now

@@ -23,7 +23,7 @@ from mobisim.prepare import Prepared
 from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario
 from mobisim.sim.engine import simulate
-from mobisim.span import MERGE, STEP, SpanColumns
+from mobisim.span import JOINT, MERGE, STEP, SpanColumns
 from mobisim.stopping import Stop
 from mobisim.workload import metric_name, trained_names
 
@@ -54,8 +54,9 @@ class Order:
 
     Shapes: `steps` is int64 [steps, 3] of device, mini-batch and version read. The point may end
     before the last of them, at the evaluation at which `stop` ends it. `work` is a rough measure of
-    the arithmetic in it all. With rounds, `merged` are the number of the step, a device, its last
-    mini-batch and the version that it began from, int64 [merges, 4], in ascending order.
+    the arithmetic in it all. `merged` are the number of the step, a device, its mini-batch and the
+    version read, of all but the first in a step; with rounds, of all, with their last mini-batches.
+    int64 [merges, 4], in ascending order.
     """
 
     deciding: str
@@ -127,11 +128,11 @@ def order_of(prepared: Prepared) -> Order:
 
 
 def merges(columns: SpanColumns, done: int) -> NDArray[np.int64]:
-    """Of each merge the step that follows, the device, its last mini-batch, and what it began from.
+    """Of all that is stepped together the step, the device, its mini-batch, and what it began from.
 
     So many steps were `done` before these spans.
     """
-    ours = (columns.kind == MERGE) & ~columns.cut
+    ours = np.isin(columns.kind, (MERGE, JOINT)) & ~columns.cut
     steps = done + np.cumsum((columns.kind == STEP) & ~columns.cut)
     parts = columns[ours]
     return np.stack([steps[ours], parts.device, parts.batch, parts.version_read], axis=1)

@@ -24,6 +24,12 @@ from mobisim.training.tokens import backbone_config
 from mobisim.training.trainer import Trainer
 from mobisim.world import Group
 
+_SERVES = {
+    "batching": "steps one by one",
+    "restarts": "does not restart",
+    "room": "takes in what comes",
+}
+
 
 def as_run_for_real(scenario: Scenario) -> Scenario:
     """The scenario with the backbone that is trained in place of the one that is timed.
@@ -55,10 +61,9 @@ def as_run_for_real(scenario: Scenario) -> Scenario:
             where="server.discipline",
             got=scenario.server.discipline,
         )
-    if scenario.server.restarts is not None:
-        raise InputError("a testbed's server does not restart", where="server.restarts")
-    if scenario.server.room is not None:
-        raise InputError("a testbed's server takes in what comes", where="server.room")
+    for key, does in _SERVES.items():
+        if getattr(scenario.server, key) is not None:
+            raise InputError(f"a testbed's server {does}", where=f"server.{key}")
     if any(group.sampled is not None for group in scenario.devices):
         raise InputError("a testbed's devices are as they are", where="devices")
     if any(group.cell is not None for group in scenario.devices):

@@ -6,7 +6,7 @@ what the server has kept. Never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,6 +30,12 @@ class MiniBatch:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @classmethod
+    def of(cls, parts: Iterable[MiniBatch]) -> Self:
+        """Several as one."""
+        columns = zip(*((part.samples, part.devices, part.kept) for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
 
     def at(self, rows: Samples) -> MiniBatch:
         """Some of it."""

@@ -112,10 +112,13 @@ class Learner(ABC):
 
         Raises: ValueError where that version is no longer, or not yet, kept.
         """
+        return self._step(version_read, lambda: self._differentiate(batch_index))
+
+    def _step(self, version_read: int | None, differentiate: Callable[[], float]) -> float:
         with one_thread_per_kernel():
             with self._at(self.version if version_read is None else version_read):
                 self.optimizer.zero_grad()
-                loss = self._differentiate(batch_index)
+                loss = differentiate()
             self._update()
             return loss
 

@@ -98,6 +98,11 @@ class Trainer(Learner):
             self._update()
             return value
 
+    def step_together(self, batch_indices: Sequence[int], version_read: int) -> float:
+        """One step on all samples of several mini-batches: the loss of all, as `step` has it."""
+        together = MiniBatch.of(self.course.mini_batches[index] for index in batch_indices)
+        return self._step(version_read, lambda: self._loss(self._by_ways(together)))
+
     @property
     def label_kind(self) -> LabelKind:
         """What stands for labels in a message."""
@@ -180,7 +185,9 @@ class Trainer(Learner):
 
     def _sorted(self, batch_index: int) -> MiniBatch:
         """A mini-batch in the order of its samples' ways to the side network."""
-        mini_batch = self.course.mini_batches[batch_index]
+        return self._by_ways(self.course.mini_batches[batch_index])
+
+    def _by_ways(self, mini_batch: MiniBatch) -> MiniBatch:
         return mini_batch.at(np.argsort(self.fleet.way_of[mini_batch.devices], kind="stable"))
 
     def _fit(self, device: int) -> nn.Module:
@@ -198,7 +205,10 @@ class Trainer(Learner):
         return uniform(self.source(device).backbone.width, self.data.num_classes)
 
     def _differentiate(self, batch_index: int) -> float:
-        mini_batch = self._sorted(batch_index)
+        return self._loss(self._sorted(batch_index))
+
+    def _loss(self, mini_batch: MiniBatch) -> float:
+        """The loss of samples that are sorted by their ways, its gradient left behind."""
         lie = Ragged.of(torch.from_numpy(self.activations.lengths(mini_batch.samples)))
         targets = self.targets(mini_batch.samples, mini_batch.devices)
         return backward(self.side_network.loss(self._aligned(mini_batch), lie, targets))

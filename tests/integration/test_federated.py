@@ -161,3 +161,18 @@ def test_a_comparison_trains_rounds_as_a_run_does(
     summary = json.loads(point.read_text())
     assert summary["final_metric"] == single.summary.final_metric
     assert summary["makespan_s"] == single.summary.makespan_s
+
+
+def test_a_server_that_batches_learns_from_everything_once(tmp_path: Path) -> None:
+    """Fewer steps on more samples each."""
+    few = [*FLEET, "training.num_samples=96", "federation.replay=null"]
+    scenario = load("wifi_5mbps", [*few, "server.batching={window: 10 s, most: 4}"])
+    result = run(scenario, Options(out=tmp_path / "several", plots=False))
+    summary = result.summary
+    samples = pq.read_table(result.path / "steps.parquet")["num_samples"].to_pylist()
+    assert summary.num_learned == summary.num_batches
+    assert summary.num_steps < summary.num_batches / 2
+    assert sum(samples) == 96
+    assert max(samples) > 16
+    assert summary.final_metric is not None
+    assert summary.final_metric > 0.5

@@ -187,7 +187,14 @@ def test_the_walk_names_every_kind_of_work() -> None:
     for seed in range(60):
         world = without_horizon(random_world(Random(seed)))
         kinds |= {KINDS[span.kind] for span in Walk(world, spans_of(world)).chain()}
-    elsewhere = {"backward", "reply", "down", "update", "merge"}  # of other sorts of worlds
+    elsewhere = {
+        "backward",
+        "reply",
+        "down",
+        "update",
+        "merge",
+        "joint",
+    }  # of other sorts of worlds
     assert kinds == set(KINDS) - {"wait", "queue"} - elsewhere
 
 

@@ -161,6 +161,24 @@ def test_a_mixed_mini_batch_goes_through_its_own_projections(
         )
 
 
+def test_mini_batches_that_are_stepped_together_are_one(
+    backbone: Backbone, small: Backbone, task: TaskData
+) -> None:
+    """Bit by bit as a mini-batch of just these samples, whichever projections they go through."""
+    course = dealt(task)
+    both = np.concatenate([np.arange(8), np.arange(32, 40)])  # the first and the last of five
+    drawn = Course.of(
+        [batch.samples for batch in course.mini_batches], starts=STARTS, num_devices=3, drawn=[both]
+    )
+    together, as_one = (
+        Trainer(backbone, task, CONFIG, fleet=mixed(backbone, small), course=one)
+        for one in (course, drawn)
+    )
+    assert together.step_together([0, 4], 0) == as_one.step(drawn.number(-1, 0), 0)
+    for ours, theirs in zip(together.parameters, as_one.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_only_projections_that_are_gone_through_are_updated(
     backbone: Backbone, small: Backbone, task: TaskData
 ) -> None:
