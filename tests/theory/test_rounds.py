@@ -105,7 +105,7 @@ def test_invariants_hold_and_blame_fills_the_makespan(
         updates = np.bincount([span.device for span in spans if span.kind == UPDATE])
         given_up += any(updates % world.rounds.local[: len(updates)])
         late += kinds.count(TRANSFER) - kinds.count(MERGE) - kinds.count(REPLY)
-    assert (given_up > 0) == (late > 0) == (sort is not cut_in_rounds)
+    assert (given_up > 0) == (late > 0) == (sort in (in_rounds, in_buffers))
 
 
 def _fleet(*overrides: str) -> tuple[World, SpanColumns]:
