@@ -261,7 +261,8 @@ marks where one is missing. Variants of `mobillm` take its rate.
 AdamW, decay 0.01. The codec is nf4 in blocks of 64 unless another is named.
 
 Not in the table: `server-only`, and `split-lora` over fp32, which both learn bit for bit what
-`lora` does; with MiniLM, `split-lora` altogether. `fwdllm` tries four directions for each
+`lora` does; with MiniLM, `split-lora` altogether. MiniLM pools by the mean, so that `mobillm, mean
+pooling` is `mobillm` there. `fwdllm` tries four directions for each
 mini-batch. The trainings are short, so that the whole study takes under an hour on one core: the
 order is a finding on these tasks at these lengths, not a law. **What lies at chance (50 %, dotted)
 has hardly begun to learn, and its place does not say what it comes to**: with 1,800 samples three
