@@ -270,16 +270,17 @@ def uniform_shape(system: System, num_samples: int, length: int) -> BatchShape:
 
 def _reads(system: System) -> Reads:
     """What of a sample the head reads; only a decoder's last token has read all of them."""
-    training = system.scenario.training
-    if training is None:
-        return "one" if system.backbone is None or system.backbone.is_decoder else "mean"
-    if training.head == "next_token":
-        return "next"
-    if system.options.tokens == "all":
-        return "mean"  # all go up, whatever is read
-    if training.pooling is not None:
-        return "mean" if training.pooling == "mean" else "one"
-    return "one" if trained_sizes(training.backbone).is_decoder else "mean"
+    training, pooling = system.scenario.training, system.scenario.pooling
+    if training is not None:
+        if training.head == "next_token":
+            return "next"
+        if system.options.tokens == "all":
+            return "mean"  # all go up, whatever is read
+        pooling = training.pooling
+    if pooling is not None:
+        return "mean" if pooling == "mean" else "one"
+    sizes = system.backbone if training is None else trained_sizes(training.backbone)
+    return "one" if sizes is None or sizes.is_decoder else "mean"
 
 
 def trained_sizes(name: str) -> Architecture:

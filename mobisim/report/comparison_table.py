@@ -42,23 +42,15 @@ def _title(found: Comparison) -> Text:
 def _costs(found: Comparison) -> Table:
     """What each method takes: memory, time, bytes, energy."""
     capacity = next((s.capacity_bytes for s in found.standings if s.capacity_bytes), None)
-    most = human_size(capacity).replace(" ", "\N{NO-BREAK SPACE}") if capacity else ""
-    headings = (
-        f"memory of {most}" if most else "memory",
-        "a step",
-        "in all",
-        "device busy",
-        "up",
-        "down",
-        "energy",
-    )
+    memory = f"memory of\n{human_size(capacity)}" if capacity else "memory"
+    headings = (memory, "a step", "in all", "device busy", "up", "down", "energy")
     table = _table("method", headings)
     for standing in _known(found):
         times = (standing.step_s, standing.makespan_s, standing.device_busy_s)
         sizes = (standing.uplink_bytes, standing.downlink_bytes)
         energy = "" if standing.energy_j is None else human_energy(standing.energy_j)
-        memory = Text(_size(standing.peak_bytes), "bold red" if standing.fits is False else "")
-        table.add_row(standing.method, memory, *map(_time, times), *map(_size, sizes), energy)
+        peak = Text(_size(standing.peak_bytes), "bold red" if standing.fits is False else "")
+        table.add_row(standing.method, peak, *map(_time, times), *map(_size, sizes), energy)
     return table
 
 

@@ -46,6 +46,7 @@ Method = Literal[
     "hetlora", "fedbuff-lora", "fed-fwdllm",
 ]  # fmt: skip
 Discipline = Literal["first-come", "round-robin", "shortest-job", "fair"]
+Pooling = Literal["mean", "first", "last"]
 Metric = Literal["accuracy", "f1", "mcc", "token_accuracy", "perplexity", "loss"]
 LOWER_IS_BETTER: tuple[Metric, ...] = ("perplexity", "loss")
 
@@ -158,7 +159,7 @@ class Training(Strict):
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None
     head: Literal["classification", "next_token"] = "classification"
-    pooling: Literal["mean", "first", "last"] | None = None
+    pooling: Pooling | None = None
 
     @model_validator(mode="after")
     def _stop_needs_target(self) -> Self:
@@ -356,7 +357,8 @@ class Scenario(Strict):
     What a method has no use for may be stated, so that methods can be compared by changing
     `method` alone. `backbone_weights` quantises the device's frozen backbone. `attention` says how
     a device computes it, which decides what it keeps in memory. Without training `num_batches` may
-    go through the same samples in `epochs`, which matters where a server keeps what it received.
+    go through the same samples in `epochs`, which matters where a server keeps what it received,
+    and `pooling` says which tokens' activations a head would read.
     """
 
     name: Name
@@ -375,6 +377,7 @@ class Scenario(Strict):
     batch_size: Count | None = None
     sequence_length: Count | None = None
     epochs: Count = 1
+    pooling: Pooling | None = None
     granularity: Literal["batch", "layer"] = "batch"
     deliver: Literal["trained", "none"] = "trained"
     cells: dict[Name, Cell] = Field(default_factory=dict)
@@ -421,6 +424,7 @@ class Scenario(Strict):
         shape = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
         if self.training is not None:
             only = {"num_batches": self.num_batches, **shape, "epochs": self.epochs > 1}
+            only["pooling"] = self.pooling
             stated = [k for k, v in only.items() if v]
             if stated:
                 raise problem_of(

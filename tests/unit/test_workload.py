@@ -55,6 +55,21 @@ def test_the_last_mini_batch_of_an_epoch_may_be_short() -> None:
     assert _planned().num_samples.tolist() == [16, 16, 16, 16, 16, 16, 4] * 3
 
 
+@pytest.mark.parametrize(("pooling", "sent"), [("first", 10), ("mean", 5120), ("null", 5120)])
+def test_without_training_the_pooling_says_which_tokens_go_up(pooling: str, sent: int) -> None:
+    """One for each of 10 samples, or all of 512; an encoder's head reads all unless stated."""
+    planned = plan(load("papers/fed_roberta", [f"pooling={pooling}"]))
+    shape = planned.workload.shapes[0]
+    assert shape is not None
+    assert shape.num_tokens_sent == sent
+
+
+def test_pooling_is_stated_once() -> None:
+    """Where something is trained, training states it."""
+    with pytest.raises(InputError, match="training states its own"):
+        load("wifi_5mbps", ["pooling=first"])
+
+
 def test_an_epoch_visits_each_sample_once() -> None:
     """Every epoch is a permutation of the samples, and no two are the same."""
     planned = _planned()

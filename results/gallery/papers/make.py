@@ -13,11 +13,11 @@ import argparse
 import csv
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from claims import Claim, claims_table
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
@@ -95,20 +95,6 @@ def speed_ups(found: Comparison, method: str = "mobillm") -> dict[float, float]:
     return ratios
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a source says, how sure that is, what we get, and why it differs.
-
-    `grade`: P, read in the source; S, a secondary source, not checked; S-, a weak one.
-    """
-
-    says: str
-    grade: str
-    source: str
-    ours: Callable[[Evidence], str]
-    why: str
-
-
 def spread(values: list[float], unit: str = "") -> str:
     """The least and the most."""
     return f"{min(values):.2g} to {max(values):.2g}{unit}"
@@ -165,7 +151,7 @@ def less_traffic(found: Evidence) -> str:
     return f"{100 * (1 - pae / whole):.2f} % less" if pae and whole else "not simulated"
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim[Evidence], ...] = (
     Claim(
         "device memory up to 4x lower than the state of the art", "P", "mobillm",
         lambda e: f"OPT-1.3B, full fine-tuning, PEFT and LST over MobiLLM: "
@@ -338,15 +324,6 @@ def _draw_ratios(axes: Axes, compared: Mapping[str, Comparison], method: str) ->
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def claims_table(found: Evidence) -> str:
-    """Claim, grade and source, ours, and why they differ, in Markdown."""
-    lines = ["| claim | grade, source | ours | why they differ |", "|---|---|---|---|"]
-    for claim in CLAIMS:
-        cells = (claim.says, f"{claim.grade}, {claim.source}", claim.ours(found), claim.why)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Make all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -361,7 +338,7 @@ def main() -> None:
     found = Evidence(timed, learned)
     write_memory(found)
     draw_speed(found)
-    (HERE / "claims.md").write_text(claims_table(found), encoding="utf-8")
+    (HERE / "claims.md").write_text(claims_table(CLAIMS, found), encoding="utf-8")
 
 
 if __name__ == "__main__":
