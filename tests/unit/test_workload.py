@@ -61,7 +61,7 @@ def test_without_training_the_pooling_says_which_tokens_go_up(pooling: str, sent
     planned = plan(load("papers/fed_roberta", [f"pooling={pooling}"]))
     shape = planned.workload.shapes[0]
     assert shape is not None
-    assert shape.num_tokens_sent == sent
+    assert shape.tokens_sent == sent
 
 
 def test_pooling_is_stated_once() -> None:
