@@ -423,8 +423,10 @@ class Scenario(Strict):
     def _work_is_stated_once(self) -> Self:
         shape = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
         if self.training is not None:
-            only = {"num_batches": self.num_batches, **shape, "epochs": self.epochs > 1}
-            only["pooling"] = self.pooling
+            only = {
+                "num_batches": self.num_batches, **shape, "epochs": self.epochs > 1,
+                "pooling": self.pooling,
+            }  # fmt: skip
             stated = [k for k, v in only.items() if v]
             if stated:
                 raise problem_of(
