@@ -2,7 +2,7 @@
 
 Run from anywhere with `python results/gallery/federation/make.py`; SST-2 needs the extra `minilm`
 and the data. A point that is done is kept: it can be interrupted and resumed, and `--minutes` ends
-it early, between two points. A rival is one more entry of VARIANTS.
+it early, between two points. A rival is one more entry of RIVALS.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -55,14 +56,6 @@ Point = tuple[str, str, int, float]  # variant, skew, seed, learning rate
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task with its fleet: what is changed of the scenario fed_builtin."""
-
-    title: str
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Variant:
     """What is learned, and what it is paired with; `alone` if each device learns by itself."""
 
@@ -71,9 +64,51 @@ class Variant:
     against: str | None = None
 
 
+_LABELS = "side_network.learns=labels"
+TOGETHER = {
+    "shared": Variant((), against="single"),
+    "single": Variant(("method=pae-mobillm",), alone=True),
+    "shared, uniform prediction": Variant(("side_network.prediction=uniform",), against="single"),
+    "shared, labels": Variant((_LABELS,), against="single, labels"),
+    "single, labels": Variant(("method=pae-mobillm", _LABELS), alone=True),
+}
+_ONE_PASS = (
+    "method=fed-mobillm",
+    "training.epochs=1",
+    "training.evaluate_every=25",
+    "federation.replay.steps=1000",
+)
+_RANKS = ("devices[0].rank=2", "devices[1].rank=4")
+REFERENCE = "fed-mobillm"
+RIVALS = {
+    REFERENCE: Variant(_ONE_PASS),
+    "fed-mobillm, residuals": Variant(
+        (*_ONE_PASS, "side_network={learns: residuals, prediction: uniform}")
+    ),
+    "fedavg-lora": Variant(("method=fedavg-lora",)),
+    "fedbuff-lora": Variant(("method=fedbuff-lora", "training.evaluate_every=5")),
+    "splitfed-lora": Variant(("method=splitfed-lora",)),
+    "fedavg-adapters": Variant(("method=fedavg-adapters",)),
+    "hetlora": Variant(("method=hetlora", *_RANKS)),
+    "fed-fwdllm": Variant(("method=fed-fwdllm", "tuning.perturbations=4")),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its fleet: what is changed of a scenario, what is tried, and how."""
+
+    title: str
+    overrides: tuple[str, ...] = ()
+    scenario: str = "fed_builtin"
+    variants: Mapping[str, Variant] = field(default_factory=lambda: TOGETHER)
+    skews: tuple[str, ...] = tuple(SKEWS)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+
+
 TASKS = {
     "builtin": Task(
-        "The built-in task, 2400 samples: 8 x builtin-small, 8 x builtin:3, 8 x builtin"
+        "The built-in task, 2000 samples: 8 x builtin-small, 8 x builtin:3, 8 x builtin"
     ),
     "sst2": Task(
         "SST-2, 960 samples: 8 x minilm:3, 8 x minilm:4, 8 x minilm",
@@ -90,16 +125,14 @@ TASKS = {
             "federation.replay.steps=480",
         ),
     ),
+    "rivals": Task(
+        "Rivals, the built-in task, 2000 samples: 24 x builtin, phones of three speeds",
+        scenario="fed_rounds",
+        variants=RIVALS,
+        skews=("1",),
+        rates=(1e-3, 3e-3, 1e-2),
+    ),
 }
-_LABELS = "side_network.learns=labels"
-VARIANTS = {
-    "shared": Variant((), against="single"),
-    "single": Variant(("method=pae-mobillm",), alone=True),
-    "shared, uniform prediction": Variant(("side_network.prediction=uniform",), against="single"),
-    "shared, labels": Variant((_LABELS,), against="single, labels"),
-    "single, labels": Variant(("method=pae-mobillm", _LABELS), alone=True),
-}
-RATES = (3e-4, 1e-3, 3e-3)
 
 
 def scenario_of(task: Task, point: Point) -> Scenario:
@@ -107,10 +140,9 @@ def scenario_of(task: Task, point: Point) -> Scenario:
     name, skew, seed, rate = point
     own = [f"federation.partition={SKEWS[skew]}", f"training.optimizer.lr={rate}", f"seed={seed}"]
     validation = ["training.validation=0.2"] if seed == TUNING_SEED else []
-    found = mobisim.load(
-        "fed_builtin", [*task.overrides, *own, *validation, *VARIANTS[name].overrides]
-    )
-    return as_often_alone(found) if VARIANTS[name].alone else found
+    variant = task.variants[name]
+    found = mobisim.load(task.scenario, [*task.overrides, *own, *validation, *variant.overrides])
+    return as_often_alone(found) if variant.alone else found
 
 
 def as_often_alone(scenario: Scenario) -> Scenario:
@@ -132,7 +164,7 @@ def measure(task: Task, point: Point, shared: Path) -> Row:
     with tempfile.TemporaryDirectory(prefix="mobisim-study-") as out:
         options = Options(out=Path(out) / "point", plots=False)
         prepared = prepare(scenario_of(task, point), options)
-        found = (alone if VARIANTS[name].alone else together)(prepared, shared)
+        found = (alone if task.variants[name].alone else together)(prepared, shared)
     return {
         "variant": name,
         "skew": skew,
@@ -221,14 +253,15 @@ class Study:
             return list(csv.DictReader(file))
 
     def missing(self) -> Iterator[Point]:
-        """What is not done: what chooses learning rates, then seed by seed all skews."""
+        """What is not done, variant by variant: what chooses its learning rate, then all seeds."""
         done = {
             (row["variant"], row["skew"], int(row["seed"]), float(row["lr"])) for row in self.rows()
         }
-        tuning = ((name, TUNING_SKEW, TUNING_SEED, rate) for name in VARIANTS for rate in RATES)
-        yield from (point for point in tuning if point not in done)
-        for seed in SEEDS:
-            points = ((name, skew, seed, self.rate(name)) for skew in SKEWS for name in VARIANTS)
+        for name in self.task.variants:
+            tuning = ((name, TUNING_SKEW, TUNING_SEED, rate) for rate in self.task.rates)
+            yield from (point for point in tuning if point not in done)
+            of_seeds = ((skew, seed) for seed in SEEDS for skew in self.task.skews)
+            points = ((name, skew, seed, self.rate(name)) for skew, seed in of_seeds)
             yield from (point for point in points if point not in done)
 
     def rate(self, variant: str) -> float:
@@ -258,11 +291,12 @@ class Study:
 
     def done(self, skew: str) -> list[str]:
         """The variants of which every seed is done."""
-        return [name for name in VARIANTS if len(self.accuracies(name, skew)) == len(SEEDS)]
+        names = self.task.variants
+        return [name for name in names if len(self.accuracies(name, skew)) == len(SEEDS)]
 
     def difference(self, variant: str, skew: str) -> Interval | None:
         """Paired with what the variant is compared with, where both are done."""
-        reference = VARIANTS[variant].against
+        reference = self.task.variants[variant].against
         if reference is None or not {variant, reference} <= {*self.done(skew)}:
             return None
         return paired(self.accuracies(variant, skew), self.accuracies(reference, skew))
@@ -279,17 +313,35 @@ of 8 and a replay of four times as many, so that each sample is learned from fiv
 each device trains a side network of its own on its own samples, five epochs of them, with all
 layers of its backbone tapped and no projection. Accuracy in percent is the mean over the 24
 devices on the held-out set, each with its own backbone; devices without samples count. ± is the
-standard deviation over the seeds 0 to 2; differences are paired by seed, with their 95 % interval
-(Student's t): one that holds zero tells no order. The learning rate is the best of {rates} on a
-fifth of the training samples (seed 100, alpha = 1; a star marks one at the edge). Residuals are
-those of a head that each device fits on its own samples, of one prediction for all (*uniform*),
-or labels go up (*labels*).
+standard deviation over the seeds 0 to 2; differences are paired by seed, with their 95 %
+interval (Student's t): one that holds zero tells no order. The learning rate is the best of
+0.0003, 0.001 and 0.003 on a fifth of the training samples (seed 100, alpha = 1; a star marks
+one at the edge). Residuals are those of a head that each device fits on its own samples, of one
+prediction for all (*uniform*), or labels go up (*labels*).
 
 Made by `python results/gallery/federation/make.py` ({dates}); the CSV files have each run with the
 digest of its resolved scenario.
 
 ![accuracy by skew](federation.png)
 """
+RACE = """\
+All 24 phones have the whole backbone, timed as OPT-350M (scenario `fed_rounds`): 8 x Pixel 8
+over LTE, 8 x Galaxy S24 Ultra over Wi-Fi at 5 Mbit/s, 8 x OnePlus 12 over Wi-Fi at 20 Mbit/s;
+samples are dealt by label (Dirichlet, alpha = 1). Every method learns from each sample about
+five times: `fed-mobillm` in one pass and a replay of four times as many, from labels unless
+residuals of a uniform prediction are named; the others in rounds of two mini-batches of 8 on
+each device, `fedbuff-lora` in versions of ten updates. HetLoRA's devices have ranks 2, 4 and 8;
+FwdLLM tries four directions. Learning rates are the best of 0.001, 0.003 and 0.01 for all,
+chosen as above. The target is an accuracy of 70 %, the mean over all devices, judged after each
+round, after five versions of FedBuff and after 25 steps of `fed-mobillm`; seconds are
+simulated. *Times as long* compares with `fed-mobillm`, paired by seed: a geometric mean with
+its 95 % interval (Student's t on logarithms), over seeds in which both come to the target."""
+RACE_HEADER = (
+    "| method | learning rate | accuracy | s to 70 % | times as long | s in all | MB up / down |",
+    "|---|---|---|---|---|---|---|",
+)
+DEVICES = 24
+_WAYS = ("uplink_bytes", "downlink_bytes")
 HEADER = (
     "| variant | skew | learning rate | accuracy | by size | worst device | less single |",
     "|---|---|---|---|---|---|---|",
@@ -301,7 +353,6 @@ def text_of(studies: Sequence[Study]) -> str:
     dates = sorted({row["date"] for study in studies for row in study.rows()})
     text = TEXT.format(
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])),
-        rates=", ".join(f"{rate:g}" for rate in RATES),
     )
     begun = {study.name for study in studies}
     left = [f"Not run yet: {task.title}.\n" for name, task in TASKS.items() if name not in begun]
@@ -309,20 +360,85 @@ def text_of(studies: Sequence[Study]) -> str:
 
 
 def _section(study: Study) -> Iterator[str]:
-    yield from (f"## {study.task.title}", "", *HEADER)
-    for name in VARIANTS:
-        yield from (_line(study, name, skew) for skew in SKEWS if name in study.done(skew))
-    yield from ("", _verdict(study))
-    left = [f"{n}, {skew}" for n in VARIANTS for skew in SKEWS if n not in study.done(skew)]
+    yield from (f"## {study.task.title}", "")
+    yield from _race(study) if study.task.variants is RIVALS else _shared(study)
+    pairs = ((n, skew) for n in study.task.variants for skew in study.task.skews)
+    left = [f"{n}, {skew}" for n, skew in pairs if n not in study.done(skew)]
     if left:
         yield from ("", f"Not run yet with every seed: {'; '.join(left)}.")
     yield ""
 
 
+def _shared(study: Study) -> Iterator[str]:
+    yield from HEADER
+    for name in study.task.variants:
+        yield from (_line(study, name, skew) for skew in SKEWS if name in study.done(skew))
+    yield from ("", _verdict(study))
+
+
+def _race(study: Study) -> Iterator[str]:
+    """Who comes to the target when, and what for."""
+    (skew,) = study.task.skews
+    yield from (RACE, "", *RACE_HEADER)
+    done = study.done(skew)
+    yield from (_race_line(study, name, skew) for name in done)
+    others = [name for name in done if not name.startswith(REFERENCE)]
+    if REFERENCE in done and others:
+        told = defaultdict(list)
+        for name in others:
+            told[_sooner(study, name, skew)[0]].append(name)
+        said = "; ".join(f"{sort} {', '.join(names)}" for sort, names in told.items())
+        yield from ("", f"That *{REFERENCE} is there sooner* is {said}.")
+
+
+def _race_line(study: Study, name: str, skew: str) -> str:
+    rows, rate = study.found(name, skew), study.rate(name)
+    values, times = study.accuracies(name, skew), _times_s(study, name, skew)
+    there = [each for each in times if each is not None]
+    when = f"{statistics.mean(there):.0f}" if there else "-"
+    mega = [sum(float(row[way]) for row in rows) / len(rows) / 1e6 / DEVICES for way in _WAYS]
+    makespan_s = statistics.mean(float(row["makespan_s"]) for row in rows)
+    later = "-" if name == REFERENCE else _sooner(study, name, skew)[1]
+    edge = "*" if rate in (study.task.rates[0], study.task.rates[-1]) else ""
+    accuracy = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    return (
+        f"| {name} | {rate:g}{edge} | {accuracy} "
+        f"| {when} ({len(there)} of {len(times)}) | {later} | {makespan_s:.0f} "
+        f"| {mega[0]:.1f} / {mega[1]:.1f} |"
+    )
+
+
+def _times_s(study: Study, name: str, skew: str) -> list[float | None]:
+    """When the target was met, by seed; None where it never was."""
+    stated = (row["time_to_target_s"] for row in study.found(name, skew))
+    return [None if text == "None" else float(text) for text in stated]
+
+
+def _sooner(study: Study, name: str, skew: str) -> tuple[str, str]:
+    """Whether the reference is at the target before a rival, and how many times as long that takes.
+
+    The ratio is a geometric mean over the seeds in which both come to it.
+    """
+    rows = zip(_times_s(study, name, skew), _times_s(study, REFERENCE, skew), strict=True)
+    both = [
+        math.log(rival / ours) for rival, ours in rows if rival is not None and ours is not None
+    ]
+    if not both:
+        never = all(time_s is None for time_s in _times_s(study, name, skew))
+        return ("found, as it never comes to it, for" if never else "left open for"), "never"
+    found = interval(both)
+    if found.low is None or found.high is None:
+        return "left open for", f"{math.exp(found.mean):.1f}"
+    told = f"{math.exp(found.mean):.1f} ({math.exp(found.low):.1f} to {math.exp(found.high):.1f})"
+    if found.low <= 0 <= found.high:
+        return "left open for", told
+    return ("found for" if found.low > 0 else "refuted for"), told
+
+
 def _verdict(study: Study) -> str:
     """Where a shared side network beats single ones, where not, and where neither is told."""
     told: dict[str, list[str]] = {"found for": [], "refuted for": [], "left open for": []}
-    for name in VARIANTS:
+    for name in study.task.variants:
         for skew in SKEWS:
             found = study.difference(name, skew)
             if found is None or found.low is None or found.high is None:
@@ -339,7 +455,7 @@ def _line(study: Study, variant: str, skew: str) -> str:
     groups = np.mean(
         [[100 * float(value) for value in row["groups"].split()] for row in rows], axis=0
     )
-    edge = "*" if rate in (RATES[0], RATES[-1]) else ""
+    edge = "*" if rate in (study.task.rates[0], study.task.rates[-1]) else ""
     least = statistics.mean(100 * float(row["least"]) for row in rows)
     return (
         f"| {variant} | {skew} | {rate:g}{edge} "
@@ -359,11 +475,12 @@ def draw(studies: Sequence[Study], out: Path) -> None:
     """Accuracy by skew: each seed, and the mean with its interval, variant by variant."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only to draw
 
+    studies = [study for study in studies if study.task.variants is TOGETHER]
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(studies), squeeze=False)[0]
     colours = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f")
     for axes, study in zip(panels, studies, strict=True):
-        for index, name in enumerate(VARIANTS):
+        for index, name in enumerate(TOGETHER):
             for place, skew in enumerate(SKEWS):
                 if name not in study.done(skew):
                     continue
@@ -385,7 +502,7 @@ def draw(studies: Sequence[Study], out: Path) -> None:
 
 def write() -> None:
     """README.md and the picture of what is done."""
-    studies = [study for study in map(Study, TASKS) if any(map(study.done, SKEWS))]
+    studies = [study for study in map(Study, TASKS) if any(map(study.done, study.task.skews))]
     if studies:
         (HERE / "README.md").write_text(text_of(studies), encoding="utf-8")
         draw(studies, HERE / "federation.png")
