@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per kernel: small kernels run fastest so, and results do not depend on the machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/mobisim run scenarios/wifi_5mbps.yaml
@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/benchmarks -s
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -q -W -b html docs build/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

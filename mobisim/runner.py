@@ -46,7 +46,7 @@ class Result:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Every training step, a row each: its `end` in simulated seconds, versions, loss, metric.
+        """Every training step, a row each, with its `end` in seconds, versions, loss and metric.
 
         `metric` is NaN where no evaluation followed the step.
         """

@@ -17,26 +17,28 @@ from numpy.typing import NDArray
 
 NONE = -1  # where a column has nothing to say; null in the published tables
 
-KINDS = (
-    "forward",  # the device runs the frozen backbone
-    "encode",  # the device quantises and packs activations
-    "transfer",  # the uplink carries a payload
-    "decode",  # a server worker unpacks a payload
-    "side_forward",  # a worker runs the side network's share of one tap (layer granularity)
-    "step",  # a worker trains: forward (batch granularity), backward and the update; on a device
-    # that trains by itself, the update alone; with rounds, what ends an average
-    "download",  # the downlink carries what was learned to the device
-    "wait",  # an actor has nothing to do because something upstream is not there yet
-    "queue",  # a payload waits for an actor that is busy
-    "latency",  # a payload travels and occupies nobody
-    "pause",  # a device rests: its battery is low, or it is away
-    "backward",  # the device goes back through what it trains, once it has a reply it waits for
-    "reply",  # the downlink carries what the device waits for after a mini-batch
-    "down",  # the server restarts
-    "update",  # the device updates what it trains in a round
-    "merge",  # a worker adds up what a device has learned in a round
-    "joint",  # a mini-batch is learned from in the step of another, whose span follows
-)
+# What each kind of span is, as the reference tells it.
+MEANINGS = {
+    "forward": "the device runs the frozen backbone",
+    "encode": "the device quantises and packs activations",
+    "transfer": "the uplink carries a payload",
+    "decode": "a server worker unpacks a payload",
+    "side_forward": "a worker runs the side network's share of one tap (layer granularity)",
+    "step": "a worker trains: forward (batch granularity), backward and the update; on a device "
+    "that trains by itself, the update alone; with rounds, what ends an average",
+    "download": "the downlink carries what was learned to the device",
+    "wait": "an actor has nothing to do because something upstream is not there yet",
+    "queue": "a payload waits for an actor that is busy",
+    "latency": "a payload travels and occupies nobody",
+    "pause": "a device rests: its battery is low, or it is away",
+    "backward": "the device goes back through what it trains, once it has a reply it waits for",
+    "reply": "the downlink carries what the device waits for after a mini-batch",
+    "down": "the server restarts",
+    "update": "the device updates what it trains in a round",
+    "merge": "a worker adds up what a device has learned in a round",
+    "joint": "a mini-batch is learned from in the step of another, whose span follows",
+}
+KINDS = tuple(MEANINGS)
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, WAIT, QUEUE, LATENCY, PAUSE,

@@ -18,36 +18,44 @@ from mobisim.span import DTYPES, KINDS, NONE, STEP, SpanColumns
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
+
+def _column(name: str, sort: pa.DataType, meaning: str, *, filled: bool = False) -> pa.Field:
+    """A column that says in the file itself what it holds."""
+    return pa.field(name, sort, nullable=not filled, metadata={"meaning": meaning})
+
+
 SPANS = pa.schema(
     [
-        pa.field("kind", _NAME, nullable=False),
-        pa.field("actor", _NAME, nullable=False),
-        pa.field("start", pa.float64(), nullable=False),
-        pa.field("end", pa.float64(), nullable=False),
-        pa.field("device", pa.int32()),
-        pa.field("batch", pa.int64()),
-        pa.field("tap", pa.int16()),
-        pa.field("num_bytes", pa.int64()),
-        pa.field("version_read", pa.int64()),
-        pa.field("version_written", pa.int64()),
-        pa.field("cut", pa.bool_(), nullable=False),
-        pa.field("energy_j", pa.float64()),
+        _column("kind", _NAME, "what sort of work or wait this is", filled=True),
+        _column("actor", _NAME, "who works, or where is waited", filled=True),
+        _column("start", pa.float64(), "simulated seconds", filled=True),
+        _column("end", pa.float64(), "simulated seconds", filled=True),
+        _column("device", pa.int32(), "whose mini-batch it is"),
+        _column("batch", pa.int64(), "the mini-batch's number among its device's"),
+        _column("tap", pa.int16(), "the tapped layer, with layer granularity"),
+        _column("num_bytes", pa.int64(), "bytes that occupied the link, packet overhead included"),
+        _column("version_read", pa.int64(), "the version of what is trained that it began from"),
+        _column("version_written", pa.int64(), "the version that a finished step made"),
+        _column("cut", pa.bool_(), "whether it ended before it was done", filled=True),
+        _column("energy_j", pa.float64(), "joules of the device, where powers are known"),
     ]
 )
 
 STEPS = pa.schema(
     [
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("end", pa.float64(), nullable=False),
-        pa.field("device", pa.int32()),
-        pa.field("batch", pa.int64(), nullable=False),
-        pa.field("epoch", pa.int32()),
-        pa.field("version_read", pa.int64(), nullable=False),
-        pa.field("version_written", pa.int64(), nullable=False),
-        pa.field("staleness", pa.int64(), nullable=False),
-        pa.field("num_samples", pa.int64()),
-        pa.field("loss", pa.float64()),
-        pa.field("metric", pa.float64()),
+        _column("step", pa.int64(), "its number, from 1, in the order of ends", filled=True),
+        _column("end", pa.float64(), "simulated seconds", filled=True),
+        _column("device", pa.int32(), "whose mini-batch it took; null in replays and averages"),
+        _column("batch", pa.int64(), "the mini-batch's number among its device's", filled=True),
+        _column("epoch", pa.int32(), "how often the device had been through its samples"),
+        _column("version_read", pa.int64(), "the version that it began from", filled=True),
+        _column("version_written", pa.int64(), "the version that it made", filled=True),
+        _column(
+            "staleness", pa.int64(), "versions made since the (stalest) one it read", filled=True
+        ),
+        _column("num_samples", pa.int64(), "samples of the mini-batch, where they are known"),
+        _column("loss", pa.float64(), "training loss of the mini-batch"),
+        _column("metric", pa.float64(), "the evaluation after the step, where there was one"),
     ]
 )
 

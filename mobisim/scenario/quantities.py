@@ -103,7 +103,8 @@ class Quantity:
         self, _: CoreSchema, __: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         types = ["string", "number"] if self.zero else "string"
-        return {"type": types, "examples": [self.dimension.example]}
+        named = {"description": self.dimension.name, "examples": [self.dimension.example]}
+        return {"type": types, **named}
 
 
 def _unit_missing(value: Any, dimension: Dimension) -> str:
@@ -133,7 +134,8 @@ class _ByteCount:
     def __get_pydantic_json_schema__(
         self, _: CoreSchema, __: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"type": ["integer", "string"], "examples": [1500, "1500 B"]}
+        examples = [1500, "1500 B"]
+        return {"type": ["integer", "string"], "description": "bytes", "examples": examples}
 
 
 Time = Annotated[float, Quantity(TIME)]

@@ -35,7 +35,7 @@ class Swept:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row per point: its varied fields, in SI units, and its metrics; `error` says why not.
+        """A row per point with varied fields, in SI units, and metrics; `error` says why not.
 
         The columns are those of table.csv: `makespan_s`, `time_to_target_s`, `final_metric`, …
         """
