@@ -32,12 +32,12 @@ def words(values: Sequence[str | None]) -> Any:
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def column(values: Sequence[Any]) -> Any:
+def column(values: Sequence[Any], empty: type = float) -> Any:
     """An arrow array of plain values of one kind; null for none.
 
-    Whole numbers among others are floats, and nothing at all is text.
+    Whole numbers among others are floats; where there is nothing at all, it is of the kind `empty`.
     """
-    kinds = {type(value) for value in values if value is not None}
+    kinds = {type(value) for value in values if value is not None} or {empty}
     if kinds <= {str}:
         return words(values)
     plain = np.array([0 if value is None else value for value in values], np.result_type(*kinds))

@@ -6,14 +6,21 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mobisim.report.arrow import column
 from mobisim.report.results import replacing
+from mobisim.report.summary import Summary
 from mobisim.report.sweep_table import TABLE, Row
+
+_TEXT = {"error"} | {
+    name
+    for name, field in Summary.model_fields.items()
+    if str in (field.annotation, *get_args(field.annotation))
+}
 
 
 def write_table(folder: Path, rows: Sequence[Row], varied: Sequence[str]) -> None:
@@ -24,7 +31,7 @@ def write_table(folder: Path, rows: Sequence[Row], varied: Sequence[str]) -> Non
     """
     names = dict.fromkeys([*varied, *(name for row in rows for name in row if name != "error")])
     columns = {name: [row.get(name) for row in rows] for name in (*names, "error")}
-    arrays = {name: column(values) for name, values in columns.items()}
+    arrays = {n: column(v, str if n in _TEXT else float) for n, v in columns.items()}
     with replacing(folder / TABLE) as aside:
         pq.write_table(pa.table(arrays), aside, compression="zstd")
     with replacing(folder / "table.csv") as aside:

@@ -58,6 +58,9 @@ def test_a_sweep_takes_a_loaded_scenario(tmp_path: Path) -> None:
     file = mobisim.sweep(tmp_path / "toy.yaml", rates, mobisim.Options(out=tmp_path / "file"))
     assert memory.table.equals(file.table)
     assert memory.table.makespan_s.is_monotonic_decreasing
+    # A figure that no point has is still a number to reckon with; a name that none has is none.
+    assert (memory.table.time_to_target_s / 60).isna().all()
+    assert memory.table.error.dtype == "str"
 
 
 def test_sweep_and_its_room_are_two_things() -> None:
