@@ -35,7 +35,7 @@ from mobisim.validation.simulation import simulated
 
 ROUND_S, LEAST_BEATS = 6.0, 8  # of a round; and so many mini-batches at least
 STARTING_S = 0.1  # until all know of a round
-SETTLING = 2  # rounds to find the rhythm: as fast as pieces come, then as these would have it
+SETTLING = 2  # rounds in a rhythm before the first that counts
 MOST_ROUNDS = 20  # for which the link has something to carry
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
@@ -83,15 +83,14 @@ def _delayed(link: Link, seconds: float) -> Link:
 class Measurement:
     """Times the pieces of a scenario on this machine, round by round, in the scenario's rhythm.
 
-    The rhythm is that of the scenario simulated with the pieces of the round before; the first
-    ones, timed as fast as they come, serve for that alone. Between rounds its processes sleep, so
-    that rounds and real runs can take turns.
+    The rhythm is that of the scenario simulated with the pieces of all rounds so far; the first
+    ones, timed as fast as they come, serve for the second round's rhythm alone. Between rounds its
+    processes sleep, so that rounds and real runs can take turns.
     """
 
     def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
         self._scenario, self._endless = scenario, _longer(scenario, MOST_ROUNDS * round_s)
         self._limit, self._round_s = limit, round_s
-        self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -118,15 +117,23 @@ class Measurement:
         tells nothing of the next ones: such pairs can be counted as independent.
         """
         self._time(self._rhythm)
-        device, server = map(_profile, self._roles)
-        found = Profiles(device, server, self._delay_s)
-        self._rhythm = Rhythm.of(simulated(found.put_into(self._scenario)))
-        return found
+        # Each side's pace hangs on how often the other works: a rhythm of one round alone would
+        # swing from too fast to too slow and back.
+        self._rhythm = self._rhythm_of([child.pool() for child in self._roles])
+        return self._profiles([child.pieces for child in self._roles])
+
+    def _profiles(self, pieces: Sequence[Pieces]) -> Profiles:
+        return Profiles(*map(_profile, ROLES, pieces), delay_s=self._delay_s)
+
+    def _rhythm_of(self, pieces: Sequence[Pieces]) -> Rhythm:
+        return Rhythm.of(simulated(self._profiles(pieces).put_into(self._scenario)))
 
     def _find_rhythm(self) -> None:
         device, _ = self._roles
         device.ask("delay", self._round_s / 2)
         self._delay_s = max(float(device.line()), 0.0)
+        self._time(Rhythm(0.0, {}, frozenset(WORK)))  # as fast as they come
+        self._rhythm = self._rhythm_of([child.pieces for child in self._roles])
         for _ in range(SETTLING):
             self.round()
 
@@ -165,11 +172,18 @@ def _longer(scenario: Scenario, seconds: float) -> Scenario:
 
 @dataclass
 class Child:
-    """A process that times one role's pieces, and what it found in the last round."""
+    """A process that times one role's pieces, and what it found: in the last round, and in all."""
 
     role: Role
     process: subprocess.Popen[str]
     pieces: Pieces = field(default_factory=dict)
+    pooled: Pieces = field(default_factory=dict)
+
+    def pool(self) -> Pieces:
+        """Those of the last round too, with those of earlier ones."""
+        for piece, seconds in self.pieces.items():
+            self.pooled.setdefault(piece, []).extend(seconds)
+        return self.pooled
 
     def ask(self, *words: object) -> None:
         """Let it do something."""
@@ -217,8 +231,7 @@ def where_and_when() -> str:
     return f"{machine_name(torch.device('cpu'))}, {datetime.now(UTC).date()}"
 
 
-def _profile(child: Child) -> Measured:
-    role, pieces = child.role, child.pieces
+def _profile(role: Role, pieces: Pieces) -> Measured:
     return Measured(
         kind="measured",
         name=f"this-machine-{role}",

@@ -334,9 +334,10 @@ residuals of a uniform prediction are named; the others in rounds of two mini-ba
 each device, `fedbuff-lora` in versions of ten updates. HetLoRA's devices have ranks 2, 4 and 8;
 FwdLLM tries four directions. Learning rates are the best of 0.001, 0.003 and 0.01 for all,
 chosen as above. That rounds are of two mini-batches, and that the grid ends at 0.01, was chosen
-for the rivals from single runs judged on the samples of the table: a look in their favour. The target is an accuracy of 70 %, the mean over all devices, judged after each
-round, after five versions of FedBuff and after 25 steps of `fed-mobillm`; seconds are
-simulated. *Times as long* compares with `fed-mobillm`, paired by seed: a geometric mean with
+for the rivals from single runs judged on the samples of the table: a look in their favour. The
+target is an accuracy of 70 %, the mean over all devices, judged after each round, after five
+versions of FedBuff and after 25 steps of `fed-mobillm`; seconds are simulated. *Times as long*
+compares with `fed-mobillm`, paired by seed: a geometric mean with
 its 95 % interval (Student's t on logarithms), over seeds in which both come to the target."""
 RACE_HEADER = (
     "| method | learning rate | accuracy | s to 70 % | times as long | s in all | MB up / down |",

@@ -243,16 +243,25 @@ def test_pieces_make_a_profile() -> None:
         ("piece:block", 8, 32): [0.1, 0.1, 0.13],
         ("piece:block", 4, 32): [0.05] * 3,
     }
-    found = _profile(Child("device", MagicMock(), pieces))
+    found = _profile("device", pieces)
     assert isinstance(found, Measured)
     assert [sample.median_s for sample in found.samples] == pytest.approx([0.05, 0.11])
     assert [sample.repeats for sample in found.samples] == [3, 3]
 
 
+def test_the_rhythm_is_that_of_all_rounds() -> None:
+    """Rounds are pooled piece by piece, and the last one stays what it is."""
+    child = Child("server", MagicMock(), {("piece:step", 8, 32): [0.1]})
+    child.pool()
+    child.pieces = {("piece:step", 8, 32): [0.3, 0.2]}
+    assert child.pool() == {("piece:step", 8, 32): [0.1, 0.3, 0.2]}
+    assert child.pieces == {("piece:step", 8, 32): [0.3, 0.2]}
+
+
 def test_what_messages_take_besides_the_link_is_latency() -> None:
     """Added to a stated one; a random one, and one that TCP's rounds hang on, are left alone."""
     scenario = next(draws("uplink")).scenario(Path())
-    profile = _profile(Child("device", MagicMock(), {("piece:block", 8, 32): [1.0]}))
+    profile = _profile("device", {("piece:block", 8, 32): [1.0]})
     late = Profiles(profile, profile, 0.002).put_into(scenario)
     assert late.devices[0].link.latency.value.mean == 0.002
     random = {"value": {"mean": "1 s", "distribution": "exponential"}, "source": "stated"}
