@@ -91,6 +91,7 @@ class Measurement:
     def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
         self._scenario, self._endless = scenario, _longer(scenario, MOST_ROUNDS * round_s)
         self._limit, self._round_s = limit, round_s
+        self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come, at first
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -123,7 +124,8 @@ class Measurement:
         return self._profiles([child.pieces for child in self._roles])
 
     def _profiles(self, pieces: Sequence[Pieces]) -> Profiles:
-        return Profiles(*map(_profile, ROLES, pieces), delay_s=self._delay_s)
+        device, server = map(_profile, ROLES, pieces)
+        return Profiles(device, server, self._delay_s)
 
     def _rhythm_of(self, pieces: Sequence[Pieces]) -> Rhythm:
         return Rhythm.of(simulated(self._profiles(pieces).put_into(self._scenario)))
@@ -132,7 +134,7 @@ class Measurement:
         device, _ = self._roles
         device.ask("delay", self._round_s / 2)
         self._delay_s = max(float(device.line()), 0.0)
-        self._time(Rhythm(0.0, {}, frozenset(WORK)))  # as fast as they come
+        self._time(self._rhythm)
         self._rhythm = self._rhythm_of([child.pieces for child in self._roles])
         for _ in range(SETTLING):
             self.round()
