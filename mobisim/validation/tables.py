@@ -66,7 +66,7 @@ FOUND = (
     "step, real", "simulated", "error", "spread", "runs", "makespan", "to target", "to blame",
     "others",
 )  # fmt: skip
-UNSEEN = (*SETTINGS, "simulated", "to blame", "others")  # in a terminal of 80 columns
+UNSEEN = (*SETTINGS, "simulated", "to blame", "others", "runs")  # in a terminal of 80 columns
 SUITE_COLUMNS = ("configuration", "paced by", *SETTINGS, *FOUND)
 
 
