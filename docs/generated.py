@@ -13,17 +13,7 @@ from mobisim.report.summary import Summary
 from mobisim.report.tables import SPANS, STEPS
 from mobisim.scenario.schema import Scenario
 from mobisim.span import MEANINGS
-from mobisim.units import (
-    BANDWIDTH,
-    COMPUTE,
-    ENERGY,
-    POWER,
-    POWER_PER_RATE,
-    RATE,
-    SIZE,
-    TIME,
-    Dimension,
-)
+from mobisim.units import DIMENSIONS, ENERGY, Dimension
 
 Schema = dict[str, Any]
 BOUNDS = {
@@ -191,8 +181,7 @@ def table(*head: str, rows: Iterable[str]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
 
 
-DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, ENERGY, POWER_PER_RATE)
-unit_names = table("quantity", "units", "for example", rows=map(units, DIMENSIONS))
+unit_names = table("quantity", "units", "for example", rows=map(units, (*DIMENSIONS, ENERGY)))
 scenario_fields = told(Scenario)
 summary_fields = told(Summary)
 span_columns = columns(SPANS)
