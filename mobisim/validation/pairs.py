@@ -27,11 +27,16 @@ class Pairs:
     scenario: Scenario
     simulation: Simulation
     known: list[dict[str, Any]] = field(default_factory=list)
+    real: list[Figures] = field(default_factory=list)
+    simulated: list[Figures] = field(default_factory=list)
 
     def load(self) -> None:
         """Count those that an earlier validation of this folder left."""
         path = self.folder / PROFILES
         self.known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        for number, one in enumerate(self.known, 1):
+            self.real.append(Figures.of(self.place("real", number), one["others"]))
+            self.simulated.append(Figures.of(self.place("simulated", number)))
 
     def place(self, sort: str, number: int) -> Path:
         """The folder of a run."""
@@ -40,16 +45,13 @@ class Pairs:
     def add(self, profile: Profiles, others: float) -> Comparison:
         """Simulate what was just run for real, count the pair, and compare all."""
         number = len(self.known) + 1
-        self.simulation.run(profile.put_into(self.scenario), self.place("simulated", number))
+        place = self.place("simulated", number)
+        self.simulated.append(self.simulation.run(profile.put_into(self.scenario), place))
+        self.real.append(Figures.of(self.place("real", number), others))
         self.known.append({"others": others} | profile.as_numbers())
         write_json(self.folder / PROFILES, self.known)
-        return self._compared()
+        return compare(self.real, self.simulated)
 
     def compared(self) -> Comparison | None:
         """All pairs, each run held against the other; None where there are none."""
-        return self._compared() if self.known else None
-
-    def _compared(self) -> Comparison:
-        numbered = list(enumerate(self.known, 1))
-        real = [Figures.of(self.place("real", n), one["others"]) for n, one in numbered]
-        return compare(real, [Figures.of(self.place("simulated", n)) for n, _ in numbered])
+        return compare(self.real, self.simulated) if self.known else None

@@ -166,9 +166,9 @@ class Child:
         self.wire: Wire | None = None
 
     def answer(self, what: str, *words: Any) -> str:
-        """Time pieces for some seconds in some rhythm; open, close or time this end of the wire."""
+        """Time pieces for some seconds in some rhythm; open or time this end of the wire."""
         orders: dict[str, Callable[..., str]] = {
-            "time": self._time, "open": self._open, "close": self._close, "delay": self._delay,
+            "time": self._time, "open": self._open, "delay": self._delay,
         }  # fmt: skip
         return orders[what](*words)
 
@@ -189,12 +189,6 @@ class Child:
     def _delay(self, seconds: float) -> str:
         assert isinstance(self.wire, Sending)
         return str(self.wire.delay_s(seconds))
-
-    def _close(self) -> str:
-        assert self.wire is not None
-        self.wire.close()
-        self.wire = None
-        return "closed"
 
 
 TIMINGS = {"device": device_timing, "server": server_timing}

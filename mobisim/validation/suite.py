@@ -133,12 +133,13 @@ class Suite:
             for stratum, one in zip(STRATA, turn, strict=True):
                 if self._has_enough(stratum):
                     continue
-                if not self._is_done(one):
+                row = self._done(one)
+                if row is None:
                     if not budget:
                         return False
                     budget -= 1
-                    self._validate(one)
-                self.rows.append(self._row(one))
+                    row = self._validate(one)
+                self.rows.append(row)
         return all(map(self._has_enough, STRATA))
 
     def _has_enough(self, stratum: str) -> bool:
@@ -148,21 +149,24 @@ class Suite:
     def _place(self, one: Drawn) -> Path:
         return self.folder / one.name / FOUND
 
-    def _is_done(self, one: Drawn) -> bool:
+    def _done(self, one: Drawn) -> dict[str, Any] | None:
+        """What an earlier run of the suite found; None if that is nothing, or too little."""
         if not self._place(one).exists():
-            return False
-        row = self._row(one)
-        return self.effort.suffices(len(row["real"]), line_of(row, "step time")["doubt"])
+            return None
+        row = _row(one, json.loads(self._place(one).read_text(encoding="utf-8")))
+        enough = self.effort.suffices(len(row["real"]), line_of(row, "step time")["doubt"])
+        return row if enough else None
 
-    def _validate(self, one: Drawn) -> None:
+    def _validate(self, one: Drawn) -> dict[str, Any]:
         tell = _numbered(self.notice, one.name)
         task = write_task(self.folder / one.name / "task", one.num_samples)
-        found = validate(one.scenario(task), self.folder / one.name, self.effort, tell)
-        write_json(self._place(one), as_numbers(found))
+        found = as_numbers(validate(one.scenario(task), self._place(one).parent, self.effort, tell))
+        write_json(self._place(one), found)
+        return _row(one, found)
 
-    def _row(self, one: Drawn) -> dict[str, Any]:
-        found = json.loads(self._place(one).read_text(encoding="utf-8"))
-        return vars(one) | {"side_bottleneck": one.bottleneck} | dict(found)
+
+def _row(one: Drawn, found: dict[str, Any]) -> dict[str, Any]:
+    return vars(one) | {"side_bottleneck": one.bottleneck} | found
 
 
 def write_task(folder: Path, num_samples: int) -> Path:
