@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -264,14 +265,13 @@ class Course:
         self.level = level + rest
         return max(start, supply.reached(self.level))
 
-    @property
-    def mark(self) -> int:
-        """Where it stands."""
-        return self.level
+    def copy(self) -> Course:
+        """Another one that stands where this one does."""
+        return copy(self)
 
-    def back_to(self, mark: int) -> None:
-        """Forget what was carried since, which was cut short."""
-        self.level = mark
+    def interrupted(self) -> Course:
+        """What goes on where a message was cut short that began as it stands here."""
+        return self
 
     def room_bits(self, start: float, end: float) -> float:
         """The most that can be carried between two instants, both included."""
@@ -310,14 +310,16 @@ class WindowedCourse:
         self.ended = at
         return at
 
-    @property
-    def mark(self) -> int:
-        """Where it stands."""
-        return self.course.level
+    def copy(self) -> WindowedCourse:
+        """Another one that stands where this one does."""
+        twin = copy(self)
+        twin.course = self.course.copy()
+        return twin
 
-    def back_to(self, mark: int) -> None:
-        """Forget what was carried since; the connection that was cut short begins as at first."""
-        self.course.level, self.ended = mark, -math.inf
+    def interrupted(self) -> WindowedCourse:
+        """What goes on where a message was cut short: the connection begins as at first."""
+        self.ended = -math.inf
+        return self
 
     def _after_pause(self, start: float) -> None:
         if start - self.ended > self.windows.restart_s:
@@ -333,6 +335,14 @@ class WindowedCourse:
         self.size *= 2
         self.left = self.size
         return self.opened
+
+
+def through(num_bytes: int, by: float, end_of: Callable[[int], float]) -> int:
+    """How many bytes of a message that is cut at an instant are through by then.
+
+    `end_of` says when so many bytes, had there been no more, would have ended.
+    """
+    return bisect_right(range(1, num_bytes), by, key=end_of)
 
 
 def _never(at: float) -> InputError:

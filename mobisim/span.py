@@ -48,6 +48,8 @@ KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 WORK_KINDS = (
     FORWARD, ENCODE, TRANSFER, DECODE, SIDE_FORWARD, STEP, DOWNLOAD, BACKWARD, REPLY, UPDATE, MERGE,
 )  # fmt: skip
+# Kinds that say how many bytes their link carried.
+CARRYING_KINDS = (TRANSFER, DOWNLOAD, REPLY)
 # What ends the way of what a device sent.
 INGESTS = (MERGE, STEP, JOINT)
 

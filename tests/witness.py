@@ -18,7 +18,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 from witness_cells import Cell, Flow
-from witness_links import Pipe, stated_channels, stated_rate, windows_of
+from witness_links import Pipe, stated_channels, stated_rate, whole_bytes, windows_of
 
 from mobisim.channel import Channel
 from mobisim.scenario.profiles import FixedDevice, FixedServer
@@ -190,6 +190,7 @@ class Engine:
         self.jobs: dict[tuple[int, int], Job] = {}
         self.steps_done = 0
         self.pipes: dict[int, Pipe] = {}
+        self.torn: dict[int, Callable[[float], int]] = {}  # bytes of what a link carries, by then
         self.uplinks = [Cell(cell.uplink_bits_per_s) for cell in world.cells]
         self.downlinks = [Cell(cell.downlink_bits_per_s) for cell in world.cells]
         self.replayed = 0
@@ -274,8 +275,8 @@ class Engine:
         if self.steps_done == self.steps_due + self.world.replayed:
             return
         for worker in self.workers:
-            if worker.doing is not None and self.now > worker.doing.start:
-                self.rows.append(_row(worker.doing, self.now, NONE, NONE, cut=True))
+            if worker.doing is not None:
+                self.cut_at(worker.doing, self.now)
             worker.doing, worker.lives = None, worker.lives + 1
         self.down = Work("down", self.world.actors.server, self.now, NONE)
         self.at(end, len(self.workers) + 2 * len(self.devices), self.comes_back)
@@ -310,7 +311,7 @@ class Engine:
         """Work, then transfer, then delivery of a device are lost."""
         work = device.doing
         if work is not None and work.kind in {"forward", "encode"}:
-            self.cut_at_once(work)
+            self.cut_at(work, self.now)
             for record in (device.compute, device.batch_compute):
                 record.append((work.start, self.now))
             self.cools(device, work.start)
@@ -318,23 +319,27 @@ class Engine:
             self.pauses(device, back, device.batch, lambda: self.is_back(device))
         if device.carrying is not None:
             assert device.message is not None
-            self.cut_at_once(device.carrying)
-            device.sent.append((self.now - device.carrying.start, 0))
+            sent = self.cut_at(device.carrying, self.now)
+            device.sent.append((self.now - device.carrying.start, sent))
             self.stops(device, self.uplinks, self.world.actors.uplink(device.index))
             device.message.handed_over = self.now
             device.queued.appendleft(device.message)
             device.carrying = None
             self.at_device(back, device, partial(self.sends_again, device))
         if device.receiving is not None and device.receiving.kind == "download":
-            self.cut_at_once(device.receiving)
+            self.cut_at(device.receiving, self.now)
             self.stops(device, self.downlinks, device.receiving.actor)
             device.receiving = None
             self.pauses(device, back, NONE, lambda: self.fetches(device))
 
-    def cut_at_once(self, work: Work) -> None:
-        """A row for what is lost, if it has taken time."""
-        if self.now > work.start:
-            self.rows.append(_row(work, self.now, NONE, NONE, cut=True))
+    def cut_at(self, work: Work, at: float) -> int:
+        """A row for what is under way, if it has taken time; the bytes that a link has carried."""
+        if at == work.start:
+            return 0
+        carries = work.kind in {"transfer", "download", "reply"}
+        size = self.torn[work.actor](at) if carries else NONE
+        self.rows.append(_row(work, at, size, NONE, cut=True))
+        return size
 
     def pauses(self, device: Device, until: float, batch: int, handle: Callable[[], None]) -> None:
         """The device does nothing for a while."""
@@ -703,17 +708,30 @@ class Engine:
             bits_per_s *= self.of_its_own(group.rate_deviation, f"link-{device.index}/rate")
             seconds = num_bytes * 8 / bits_per_s
         device.sendings += 1
+        start = self.now
         if group.cell is not None:
-            device.flow = Flow(device.index, group.weight, bits_per_s, handle)
-            cells[group.cell].join(device.flow, 8 * num_bytes, self.now)
-            self.watch_cell(cells[group.cell])
+            cell = cells[group.cell]
+            flow = device.flow = Flow(device.index, group.weight, bits_per_s, handle)
+            cell.join(flow, 8 * num_bytes, start)
+            self.torn[actor] = lambda by: max(
+                math.floor((8 * num_bytes - cell.left(flow, by)) / 8), 0
+            )
+            self.watch_cell(cell)
+            self.watch(device)
+            return
+        if channel is None:
+            end = start + seconds
+            self.torn[actor] = lambda by: whole_bytes(
+                num_bytes, lambda size: start + seconds * size / num_bytes, by
+            )
         else:
-            end = self.now + seconds
-            if channel is not None:
-                pipe = self.pipe(actor, channel, device)
-                device.level_before = pipe.line.level
-                end = pipe.carry(self.now, 8 * num_bytes)
-            self.at_device(end, device, partial(self.if_still, device, device.sendings, handle))
+            pipe = self.pipe(actor, channel, device)
+            device.level_before, before = pipe.line.level, pipe.as_it_is()
+            end = pipe.carry(start, 8 * num_bytes)
+            self.torn[actor] = lambda by: whole_bytes(
+                num_bytes, lambda size: before.as_it_is().carry(start, 8 * size), by
+            )
+        self.at_device(end, device, partial(self.if_still, device, device.sendings, handle))
         self.watch(device)
 
     def if_still(self, device: Device, sendings: int, handle: Callable[[], None]) -> None:
@@ -1092,8 +1110,8 @@ class Engine:
         under_way.extend(worker.doing for worker in self.workers)
         under_way.extend(device.receiving for device in self.devices)
         for work in under_way:
-            if work is not None and work.start < horizon:
-                self.rows.append(_row(work, horizon, NONE, NONE, cut=True))
+            if work is not None:
+                self.cut_at(work, horizon)
 
     def queued_at_server(self) -> Iterator[Work]:
         """What waits at the server."""

@@ -72,6 +72,13 @@ class Cell:
         self.level = self.level + self.pace * (now - self.changed_at) if shares else 0.0
         self.changed_at = now
 
+    def left(self, flow: Flow, now: float) -> float:
+        """Bits that a flow has to go, if nothing has changed since the last change."""
+        if flow.bound:
+            assert flow.cap is not None
+            return (flow.goal - now) * flow.cap
+        return (flow.goal - (self.level + self.pace * (now - self.changed_at))) * flow.weight
+
     def bound_now(self) -> set[int]:
         """The flows whose cap binds: filled up from the least cap per weight."""
         bound: set[int] = set()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from fractions import Fraction
 from itertools import count, takewhile
 
@@ -165,6 +166,12 @@ class Pipe:
         self.last_end = now
         return now
 
+    def as_it_is(self) -> Pipe:
+        """Another one that has carried the same."""
+        twin = copy(self)
+        twin.line = copy(self.line)
+        return twin
+
     def forget(self, level: Fraction) -> None:
         """A message was cut short: it has used nothing, and TCP has it to do anew."""
         self.line.level, self.last_end = level, None
@@ -184,6 +191,18 @@ class Pipe:
         self.opened_at += windows.round_trip_s
         self.size = self.unused = 2 * self.size
         return self.opened_at
+
+
+def whole_bytes(num_bytes: int, end_of: Callable[[int], float], by: float) -> int:
+    """The most bytes of a torn message that would have ended by an instant, had they been all."""
+    through, missing = 0, num_bytes
+    while missing - through > 1:
+        middle = (through + missing) // 2
+        if end_of(middle) <= by:
+            through = middle
+        else:
+            missing = middle
+    return through
 
 
 def stated_channels(link: ConstantLink | TraceLink) -> tuple[Channel | None, Channel | None]:

@@ -30,7 +30,7 @@ class Meter:
     def joules(self, columns: SpanColumns) -> Floats:
         """Joules of each span: a device's own at its power, transfers at the radio's; else NaN.
 
-        Shapes: [num_spans]. A cut transfer counts its time only, as its bytes are not known.
+        Shapes: [num_spans].
         """
         lasted, device = columns.end - columns.start, columns.device
         own = columns.actor < self.num_devices  # devices are the first actors

@@ -22,6 +22,7 @@ from mobisim.report.round_checks import round_checks
 from mobisim.report.together import Together, each_stepped
 from mobisim.span import (
     BACKWARD,
+    CARRYING_KINDS,
     DOWNLOAD,
     FORWARD,
     KINDS,
@@ -57,7 +58,6 @@ RULES = {
     15: "mini-batches are stepped together at one time, and no more of them than the server takes",
 }
 
-_CARRIED = (TRANSFER, DOWNLOAD, REPLY)
 _ROUNDING = 1e-9  # of utilisations: sums over other blocks round otherwise
 
 
@@ -140,7 +140,7 @@ class InvariantFold:
         self.last_end = float(ends[-1])
 
     def _sizes(self, columns: SpanColumns) -> None:
-        carried = np.isin(columns.kind, _CARRIED) & ~columns.cut
+        carried = np.isin(columns.kind, CARRYING_KINDS)
         self._require(7, ~carried | (columns.num_bytes >= 0), columns)
 
     def _actors(self, columns: SpanColumns) -> None:
@@ -155,8 +155,7 @@ class InvariantFold:
         self.actor_free_at[work.actor] = work.end  # of equal actors the last row wins
 
     def _links(self, columns: SpanColumns) -> None:
-        carried = np.isin(columns.kind, _CARRIED) & ~columns.cut
-        moved = columns[carried]
+        moved = columns[np.isin(columns.kind, CARRYING_KINDS)]
         self._require(5, self.channels.fine(moved) & self.cells.fine(moved), moved)
         moved = moved[~self.channels.varies(moved)]
         group = self.world.group_of[moved.device]
@@ -320,9 +319,8 @@ def _sums(blocks: Iterable[SpanColumns], num_actors: int) -> dict[str, Any]:
         whole = ~columns.cut
         first, last = min(first, columns.start.min()), max(last, columns.end.max())
         steps += int(np.sum((columns.kind == STEP) & whole))
-        up += int(columns.num_bytes[(columns.kind == TRANSFER) & whole].sum())
-        came_down = np.isin(columns.kind, (DOWNLOAD, REPLY))
-        down += int(columns.num_bytes[came_down & whole].sum())
+        up += int(columns.num_bytes[columns.kind == TRANSFER].sum())
+        down += int(columns.num_bytes[np.isin(columns.kind, (DOWNLOAD, REPLY))].sum())
         work = columns[np.isin(columns.kind, WORK_KINDS)]
         busy += np.bincount(work.actor, work.end - work.start, num_actors)
     return {

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from mobisim.report.blame import Blame, BlameFold
 from mobisim.report.round_blame import round_blame
 from mobisim.span import (
+    CARRYING_KINDS,
     DEVICE,
     DOWN,
     DOWNLINK,
-    DOWNLOAD,
     JOINT,
     KINDS,
     LATENCY,
@@ -127,7 +127,7 @@ class Totals:
     """What a run comes to.
 
     Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s`, work only, and
-    `carried_bytes`, of whole transfers, are [actors]; `stepped`, how often each distinct mini-batch
+    `carried_bytes`, those of cut transfers included, are [actors]; `stepped`, how often each distinct mini-batch
     was learned from, is [mini-batches of all groups].
     """
 
@@ -265,7 +265,7 @@ class MetricsFold:
         self.counts["transfers"] += int(sent.sum())
         overhead = self._overhead(columns[sent])
         self.uplink_payload_bytes += int((columns.num_bytes[sent] - overhead).sum())
-        carried = columns[sent | np.isin(columns.kind, (DOWNLOAD, REPLY)) & whole]
+        carried = columns[np.isin(columns.kind, CARRYING_KINDS)]
         np.add.at(self.carried_bytes, carried.actor, carried.num_bytes)
         cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
         self.seconds += np.bincount(cell, lasted, self.seconds.size)

@@ -7,7 +7,6 @@ DESIGN.md has the rules and the names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -15,6 +14,7 @@ from typing import Any
 
 from mobisim.channel import RATE_PLACES, whole
 from mobisim.sim.kernel import Alarm, Callback, Clock
+from mobisim.units import BITS_PER_BYTE
 
 FEW = 64  # entries of a heap that are not worth tidying
 RATIO_PLACES = 64  # keeps the order of caps per weight, which may differ by 1 / weight^2
@@ -25,10 +25,10 @@ Heap = list[tuple[Any, int, int, "Flow"]]
 class Flow:
     """One message on its way through the cell."""
 
-    __slots__ = ("bound", "goal", "index", "member", "then", "turn")
+    __slots__ = ("bound", "goal", "index", "member", "num_bits", "then", "turn")
 
-    def __init__(self, member: Member, then: Callback) -> None:
-        self.member, self.index, self.then = member, member.index, then
+    def __init__(self, member: Member, num_bits: int, then: Callback) -> None:
+        self.member, self.index, self.num_bits, self.then = member, member.index, num_bits, then
         self.bound = False
         self.goal = 0.0  # the finish level of a flow that shares, the end of a bound one
         self.turn = -1
@@ -53,9 +53,9 @@ class Cell:
         self.to_free: Heap = []  # those that are bound, greatest cap per weight first
         self.alarm: Alarm | None = None
 
-    def join(self, flow: Flow, num_bits: int) -> None:
+    def join(self, flow: Flow) -> None:
         """A message enters the cell; bound ones may become free."""
-        now = self._advance()
+        now, num_bits = self._advance(), flow.num_bits
         shared = self.level + num_bits / flow.member.weight
         if flow.member.cap is None:
             self._enter(flow, shared, bound=False)
@@ -63,7 +63,7 @@ class Cell:
             self._enter(flow, now + num_bits / flow.member.bits_per_s, bound=True)
         while (loosest := _top(self.to_free)) is not None and self._exceeds(loosest):
             self._leave(loosest)
-            left = (loosest.goal - now) * loosest.member.bits_per_s
+            left = self.left_bits(loosest, now)
             goal = shared if loosest is flow else self.level + left / loosest.member.weight
             self._enter(loosest, goal, bound=False)
         self._set_next()
@@ -94,9 +94,16 @@ class Cell:
         self._leave(flow)
         while (tightest := _top(self.to_bind)) is not None and not self._exceeds(tightest):
             self._leave(tightest)
-            left = (tightest.goal - self.level) * tightest.member.weight
+            left = self.left_bits(tightest, now)
             self._enter(tightest, now + left / tightest.member.bits_per_s, bound=True)
         self._set_next()
+
+    def left_bits(self, flow: Flow, at: float) -> float:
+        """What a flow has still to carry at an instant up to which nothing changes."""
+        if flow.bound:
+            return (flow.goal - at) * flow.member.bits_per_s
+        level = self.level + self.pace * (at - self.changed_at)
+        return (flow.goal - level) * flow.member.weight
 
     def _exceeds(self, flow: Flow) -> bool:
         """Whether a flow's cap is more than its share, as things stand."""
@@ -169,12 +176,18 @@ class Member:
         self.ratio = 0 if self.cap is None else (self.cap << RATIO_PLACES) // weight
         self.flow: Flow | None = None
 
-    def carry(self, now: float, num_bits: int, then: Callable[[Any], None]) -> None:  # noqa: ARG002 - a cell looks at the clock
+    def carry(self, now: float, num_bytes: int, seconds: float, then: Callback) -> None:  # noqa: ARG002 - a cell looks at the clock, and at its rate
         """Begin to carry a message; `then` is called when it ends."""
-        self.flow = Flow(self, then)
-        self.cell.join(self.flow, num_bits)
+        self.flow = Flow(self, num_bytes * BITS_PER_BYTE, then)
+        self.cell.join(self.flow)
+
+    def carried(self, by: float) -> int:
+        """How many bytes of the message that is under way are through by an instant."""
+        assert self.flow is not None
+        bits = self.flow.num_bits - self.cell.left_bits(self.flow, by)
+        return max(int(bits // BITS_PER_BYTE), 0)
 
     def stop(self) -> None:
-        """Carry no more of the message, as if it had never been."""
+        """Carry no more of the message."""
         assert self.flow is not None
         self.cell.drop(self.flow)

@@ -12,11 +12,10 @@ from mobisim.sim.battery import Charge
 from mobisim.sim.job import Client, Receiver
 from mobisim.sim.kernel import Alarm
 from mobisim.sim.losses import Losses
-from mobisim.sim.medium import Medium, downlink_of, own_rate, uplink_of
+from mobisim.sim.medium import downlink_of, uplink_of
 from mobisim.sim.scene import Scene
 from mobisim.span import DOWNLOAD, LATENCY, NONE, QUEUE, REPLY, TRANSFER, Row
 from mobisim.streams import Factor, factor_stream
-from mobisim.units import BITS_PER_BYTE
 from mobisim.world import Batch, Group, Part
 
 
@@ -49,8 +48,6 @@ class Uplink:
         self.latency_s = group.latency_s
         self.holds = False  # the first message, until the device is back or the server has room
         self.medium = uplink_of(scene, device)
-        self.alarm: Alarm | None = None
-        self.bits_per_s = own_rate(scene, device, group.uplink_bits_per_s)
         self.latency_factor: Factor | None = factor_stream(
             scene.world.seed, f"uplink-{device.index}/latency", group.latency_distribution
         )
@@ -78,14 +75,7 @@ class Uplink:
         if now > since:
             self.scene.rows.append(self._row(QUEUE, since, now, number, part))
         self.since = now
-        if self.medium is None:
-            seconds = part.transfer_s
-            if self.bits_per_s is not None:
-                seconds = part.num_bytes * BITS_PER_BYTE / self.bits_per_s
-            at = now + seconds
-            self.alarm = Alarm(self.scene.env, at, self.device.rank, self._carried)
-        else:
-            self.medium.carry(now, part.num_bytes * BITS_PER_BYTE, self._carried)
+        self.medium.carry(now, part.num_bytes, part.transfer_s, self._carried)
         if self.device.losses is not None:
             self.device.losses.watch(now)
 
@@ -96,10 +86,12 @@ class Uplink:
         now = self.scene.env.now
         number, batch, part, _ = self.messages[0]
         if now > self.since:
-            self.scene.rows.append(self._row(TRANSFER, self.since, now, number, part, cut=True))
+            carried = self.medium.carried(now)
+            row = self._row(TRANSFER, self.since, now, number, part, carried, cut=True)
+            self.scene.rows.append(row)
             if self.device.charge is not None:
-                self.device.charge.sends(now - self.since, 0)
-        _stop(self.medium, self.alarm)
+                self.device.charge.sends(now - self.since, carried)
+        self.medium.stop()
         self.messages[0] = number, batch, part, now
         self.holds = True
         Alarm(self.scene.env, back, self.device.rank, self._is_back)
@@ -149,19 +141,12 @@ class Uplink:
         """The rows of what is on the link, queued for it and in flight."""
         first = 0 if self.holds else 1
         carried, queued = list(self.messages)[:first], list(self.messages)[first:]
+        size = self.medium.carried(end) if carried else NONE
         return [
-            *(self._row(TRANSFER, self.since, end, n, p, cut=True) for n, _, p, _ in carried),
+            *(self._row(TRANSFER, self.since, end, n, p, size, cut=True) for n, _, p, _ in carried),
             *(self._row(QUEUE, s, end, n, p, cut=True) for n, _, p, s in queued),
             *(self._row(LATENCY, s, end, n, p, cut=True) for n, _, p, s in self.flying),
         ]
-
-
-def _stop(medium: Medium | None, alarm: Alarm | None) -> None:
-    """Have a link carry no more of its message."""
-    if medium is not None:
-        medium.stop()
-    elif alarm is not None:
-        alarm.cancel()
 
 
 class Downlink:
@@ -177,8 +162,6 @@ class Downlink:
         self.since = 0.0
         self.is_due = False
         self.medium = downlink_of(scene, device)
-        self.bits_per_s = own_rate(scene, device, device.group.downlink_bits_per_s)
-        self.alarm: Alarm | None = None
 
     def deliver(self) -> None:
         """Set out with what trained, once a reply that is under way is there."""
@@ -195,13 +178,7 @@ class Downlink:
     def _carry(self, kind: int, number: int, num_bytes: int, seconds: float) -> None:
         self.kind, self.number, self.num_bytes = kind, number, num_bytes
         self.since = self.scene.env.now
-        if self.medium is None:
-            if self.bits_per_s is not None:
-                seconds = num_bytes * BITS_PER_BYTE / self.bits_per_s
-            at = self.since + seconds
-            self.alarm = Alarm(self.scene.env, at, self.device.rank, self._carried)
-        else:
-            self.medium.carry(self.since, num_bytes * BITS_PER_BYTE, self._carried)
+        self.medium.carry(self.since, num_bytes, seconds, self._carried)
         if self.device.losses is not None:
             self.device.losses.watch(self.since)
 
@@ -210,9 +187,8 @@ class Downlink:
         if self.kind != DOWNLOAD:
             return False
         now = self.scene.env.now
-        if now > self.since:
-            self.scene.rows.append(self._row(now, NONE, cut=True))
-        _stop(self.medium, self.alarm)
+        self.scene.rows.extend(self.open_rows(now))
+        self.medium.stop()
         self.kind = NONE
         return True
 
@@ -254,4 +230,6 @@ class Downlink:
 
     def open_rows(self, end: float) -> list[Row]:
         """The row of what is under way."""
-        return [] if self.kind == NONE else [self._row(end, NONE, cut=True)]
+        if self.kind == NONE or self.since == end:
+            return []
+        return [self._row(end, NONE if self.kind == LATENCY else self.medium.carried(end), cut=True)]
