@@ -127,8 +127,8 @@ class Totals:
     """What a run comes to.
 
     Shapes: `seconds` is [kinds, roles], summed over spans; `busy_s`, work only, and
-    `carried_bytes`, those of cut transfers included, are [actors]; `stepped`, how often each distinct mini-batch
-    was learned from, is [mini-batches of all groups].
+    `carried_bytes`, those of cut transfers included, are [actors]; `stepped`, how often each
+    distinct mini-batch was learned from, is [mini-batches of all groups].
     """
 
     start: float
@@ -139,6 +139,7 @@ class Totals:
     num_cut: int  # by the horizon
     num_lost: int  # cut by what failed
     lost_s: float
+    lost_bytes: int
     num_restarts: int
     uplink_payload_bytes: int
     num_transfers: int
@@ -265,7 +266,9 @@ class MetricsFold:
         self.counts["transfers"] += int(sent.sum())
         overhead = self._overhead(columns[sent])
         self.uplink_payload_bytes += int((columns.num_bytes[sent] - overhead).sum())
-        carried = columns[np.isin(columns.kind, CARRYING_KINDS)]
+        carries = np.isin(columns.kind, CARRYING_KINDS)
+        carried = columns[carries]
+        self.counts["lost bytes"] += int(columns.num_bytes[carries & lost].sum())
         np.add.at(self.carried_bytes, carried.actor, carried.num_bytes)
         cell = columns.kind.astype(np.intp) * NUM_ROLES + self.roles[columns.actor]
         self.seconds += np.bincount(cell, lasted, self.seconds.size)
@@ -298,6 +301,7 @@ class MetricsFold:
             num_cut=self.counts["cut"],
             num_lost=self.counts["lost"],
             lost_s=self.lost_s,
+            lost_bytes=self.counts["lost bytes"],
             num_restarts=self.counts["restarts"],
             uplink_payload_bytes=self.uplink_payload_bytes,
             num_transfers=self.counts["transfers"],

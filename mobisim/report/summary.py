@@ -49,23 +49,27 @@ class Blames(_Record):
 
 
 class Faults(_Record):
-    """What failed: how often and how long the server was down, and work cut short, to be redone."""
+    """What failed: how often and how long the server was down, and work cut short, to be redone.
+
+    `lost_bytes` are what links carried of it, to be sent again.
+    """
 
     num_restarts: int
     down_s: float
     num_lost: int
     lost_s: float
+    lost_bytes: int
 
 
 class Summary(_Record):
     """What summary.json holds. Times in seconds, sizes in bytes, energy in joules.
 
     `num_learned` is how many mini-batches steps were on, null where each is on one.
-    `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead included;
-    `uplink_payload_bytes` leaves the overhead out. `battery_share` is what the device that used
-    most of its battery drew, in full charges and not counting a charger. FLOPs are those of the
-    products of all stepped mini-batches, and `cache_hit_rate` is the share of their samples that
-    the server had kept; null where it keeps none. With a validation split,
+    `uplink_bytes` and `downlink_bytes` are what the links carried, packet overhead and what was
+    carried of cut transfers included; `uplink_payload_bytes` leaves both out. `battery_share` is
+    what the device that used most of its battery drew, in full charges and not counting a charger.
+    FLOPs are those of the products of all stepped mini-batches, and `cache_hit_rate` is the share
+    of their samples that the server had kept; null where it keeps none. With a validation split,
     `initial_metric`, `validation_metric` and `time_to_target_s` are of that, `final_metric` is of
     the held-out one. Metrics are means over all devices; where there are several,
     `metric_of_groups` has those of each group, of the split that evaluations go to. Null means not
@@ -163,6 +167,7 @@ def _faults(totals: Totals) -> Faults | None:
         down_s=totals.down_s,
         num_lost=totals.num_lost,
         lost_s=totals.lost_s,
+        lost_bytes=totals.lost_bytes,
     )
 
 

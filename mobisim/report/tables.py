@@ -33,7 +33,7 @@ SPANS = pa.schema(
         _column("device", pa.int32(), "whose mini-batch it is"),
         _column("batch", pa.int64(), "the mini-batch's number among its device's"),
         _column("tap", pa.int16(), "the tapped layer, with layer granularity"),
-        _column("num_bytes", pa.int64(), "bytes that occupied the link, packet overhead included"),
+        _column("num_bytes", pa.int64(), "bytes that the link carried, packet overhead included"),
         _column("version_read", pa.int64(), "the version of what is trained that it began from"),
         _column("version_written", pa.int64(), "the version that a finished step made"),
         _column("cut", pa.bool_(), "whether it ended before it was done", filled=True),

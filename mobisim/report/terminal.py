@@ -132,7 +132,9 @@ def _time(summary: Summary) -> Lines:
         yield _row("restarts", f"{faults['num_restarts']:,}, the server was down for {down}")
     if faults.get("num_lost"):
         pieces = count(faults["num_lost"], "piece")
-        yield _row("lost", f"{human_time(faults['lost_s'])} of work, {pieces} to be redone")
+        sent = f", {human_size(faults['lost_bytes'])} sent in vain" if faults["lost_bytes"] else ""
+        lost = human_time(faults["lost_s"])
+        yield _row("lost", f"{lost} of work, {pieces} to be redone{sent}")
 
 
 def _pace(summary: Summary) -> Lines:

@@ -232,4 +232,6 @@ class Downlink:
         """The row of what is under way."""
         if self.kind == NONE or self.since == end:
             return []
-        return [self._row(end, NONE if self.kind == LATENCY else self.medium.carried(end), cut=True)]
+        return [
+            self._row(end, NONE if self.kind == LATENCY else self.medium.carried(end), cut=True)
+        ]

@@ -31,8 +31,8 @@ def seconds_per_transfer(concurrent: int) -> float:
         nonlocal carried
         carried += 1
         # Sizes that spread, so that ends do not come in the order of arrivals.
-        num_bits = 1_000_000 + (carried * 7919) % 500_000
-        members[index].carry(clock.now, num_bits, lambda _: begin(index))
+        num_bytes = 125_000 + (carried * 7919) % 62_500
+        members[index].carry(clock.now, num_bytes, 0.0, lambda _: begin(index))
 
     for index in range(concurrent):
         begin(index)

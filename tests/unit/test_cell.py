@@ -11,7 +11,7 @@ from random import Random
 import pytest
 from simpy.core import EmptySchedule
 
-from mobisim.sim.cell import Cell, Member
+from mobisim.sim.cell import Cell, Flow, Member
 from mobisim.sim.kernel import Alarm, Clock
 
 
@@ -36,7 +36,7 @@ def ends(rate: float, jobs: Sequence[Job]) -> list[float]:
         def through(_: object) -> None:
             found[index] = clock.now
 
-        member.carry(clock.now, job.bits, through)
+        cell.join(Flow(member, job.bits, through))
 
     for index, job in enumerate(jobs):
         Alarm(clock, job.at, index, partial(lambda i, j, _: begin(i, j), index, job))
@@ -143,7 +143,7 @@ def test_a_long_run_keeps_no_more_than_its_flows() -> None:
     members = [Member(cell, index, index, 1, 400.0 + index) for index in range(5)]
 
     def again(index: int) -> None:
-        members[index].carry(clock.now, 100 + index, lambda _: again(index))
+        members[index].carry(clock.now, 100 + index, 0.0, lambda _: again(index))
 
     for index in range(5):
         again(index)
