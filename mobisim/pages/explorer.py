@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ from numpy.typing import NDArray
 
 from mobisim.answer import summarise
 from mobisim.pages.knobs import Knob, Settings, knobs_of, overrides_of
+from mobisim.pages.rows import roles
 from mobisim.prepare import Options, Prepared, prepare
 from mobisim.report import verdict
 from mobisim.report.metrics import MetricsFold, Totals
-from mobisim.report.slices import role_of
-from mobisim.report.wording import count, percent
+from mobisim.report.wording import count
 from mobisim.runner import collector_at_rest
 from mobisim.scenario import catalog
 from mobisim.scenario.load import placing_errors, resolve
@@ -32,7 +30,6 @@ from mobisim.workload import Drawn, draw, drawn_from
 
 GLANCE_SPANS = 6_000  # simulated while a knob moves: some 50 ms
 BLOCK_ROWS = 1_500
-NOUNS = {"server": "server worker"}
 FAST = Options(train=False, plots=False)
 
 Json = dict[str, Any]
@@ -206,19 +203,7 @@ def _numbers(seen: Seen, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 
 def _bars(utilisation: Mapping[str, float]) -> list[Json]:
-    """How busy the actors of each role are, in the mean."""
-    roles: dict[str, list[float]] = defaultdict(list)
-    for actor, share in utilisation.items():
-        roles[role_of(actor)].append(share)
     return [
-        {
-            "name": role if len(shares) == 1 else count(len(shares), NOUNS.get(role, role)),
-            "role": role,
-            "words": percent(fmean(shares)),
-            "share": fmean(shares),
-        }
-        for role, shares in roles.items()
+        {"name": name, "role": role, "words": words, "share": share}
+        for name, role, words, share in roles(utilisation)
     ]
-
-
-_NOUNS = {"server": "server worker"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from mobisim.compare.ledger import ledger
 from mobisim.errors import InputError
+from mobisim.pages.rows import flat, roles, shared
 from mobisim.pages.timeline import zoomable
 from mobisim.prepare import Options, prepare
 from mobisim.report import verdict, wording
@@ -26,7 +27,7 @@ from mobisim.scenario.schema import Scenario
 from mobisim.units import J_PER_WH, human_size, human_time
 
 MAX_BARS = 40
-MAX_LISTED = 24  # items of a list among the parameters
+SORTS = ("assumed", "stated", "published", "measured")
 
 Row = tuple[str, str]
 
@@ -94,9 +95,14 @@ class Shown:
 
     @property
     def busy(self) -> list[Bar]:
-        """The busy share of each actor, the busiest first."""
-        shares = sorted((self.summary.get("utilisation") or {}).items(), key=lambda pair: -pair[1])
-        return [Bar(actor, percent(s), s, _colour(actor)) for actor, s in shares[:MAX_BARS]]
+        """The busy share of each actor, or of each role where they are many; the busiest first."""
+        shares: Mapping[str, float] = self.summary.get("utilisation") or {}
+        if len(shares) <= MAX_BARS:
+            found = [Bar(actor, percent(s), s, _colour(actor)) for actor, s in shares.items()]
+        else:
+            counts = [group["count"] for group in self.manifest["scenario"]["devices"]]
+            found = [Bar(n, words, s, _colour(role)) for n, role, words, s in roles(shares, counts)]
+        return sorted(found, key=lambda bar: -bar.share)
 
     @property
     def memory(self) -> list[Row]:
@@ -127,11 +133,12 @@ class Shown:
         return [(what.replace("_", " "), human_size(size)) for what, size in found.items() if size]
 
     @property
-    def provenance(self) -> list[dict[str, str]]:
+    def sources(self) -> dict[str, list[list[str]]]:
         """Where each value comes from: those assumed first, since they are the weakest."""
-        order = ("assumed", "stated", "published", "measured")
-        found = sorted(self.manifest["provenance"], key=lambda o: order.index(o["sort"]))
-        return [_origin(origin) for origin in found]
+        found = self._of_groups(map(_origin, self.manifest["provenance"]))
+        found.sort(key=lambda row: SORTS.index(row[2]))
+        assumed = [row for row in found if row[2] == "assumed"]
+        return {"Assumed": assumed, "Stated, published and measured": found[len(assumed) :]}
 
     @property
     def trust(self) -> str:
@@ -146,9 +153,12 @@ class Shown:
         return str(bibliography(self.manifest, catalog.references()))
 
     @property
-    def parameters(self) -> list[Row]:
+    def parameters(self) -> list[list[str]]:
         """Every field of the scenario, by its path."""
-        return list(_flat(self.manifest["scenario"], ""))
+        return self._of_groups(flat(self.manifest["scenario"]))
+
+    def _of_groups(self, rows: Iterable[Sequence[str]]) -> list[list[str]]:
+        return shared(rows, len(self.manifest["scenario"]["devices"]))
 
     @cached_property
     def pictures(self) -> list[Picture]:
@@ -214,39 +224,17 @@ def _colour(actor: str) -> str:
     return PART_COLOUR.get(part, PART_COLOUR["server"])
 
 
-def _origin(origin: Mapping[str, Any]) -> dict[str, str]:
+def _origin(origin: Mapping[str, Any]) -> tuple[str, ...]:
+    """Path, value, sort, range, source and note."""
     limits = origin.get("range")
-    return {
-        "path": str(origin["path"]),
-        "value": readable(origin["value"]),
-        "sort": str(origin["sort"]),
-        "source": "" if origin["source"] == origin["sort"] else str(origin["source"]),
-        "range": f"{readable(limits[0])} to {readable(limits[1])}" if limits else "",
-        "note": str(origin.get("note") or ""),
-    }
-
-
-def _flat(value: Any, path: str) -> Iterator[Row]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}".removeprefix("."))
-    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
-        if len(value) > MAX_LISTED:
-            yield path, f"{len(value):,} entries"
-            return
-        for index, item in enumerate(value):
-            yield from _flat(item, f"{path}[{index}]")
-    elif value is not None:
-        yield path, _said(value)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, list):
-        more = ", …" if len(value) > MAX_LISTED else ""
-        return ", ".join(map(str, value[:MAX_LISTED])) + more
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return readable(value) if value != {} else "none"
+    return (
+        str(origin["path"]),
+        readable(origin["value"]),
+        str(origin["sort"]),
+        f"{readable(limits[0])} to {readable(limits[1])}" if limits else "",
+        "" if origin["source"] == origin["sort"] else str(origin["source"]),
+        str(origin.get("note") or ""),
+    )
 
 
 def _energy(summary: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,20 @@ STATIC = HERE / "static"
 @cache
 def environment() -> Environment:
     """The templates of this room; what is not marked as safe is escaped."""
-    return Environment(
+    found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["breakable"] = breakable
+    return found
+
+
+def breakable(path: str) -> Markup:
+    """A path that may be broken after its dots and underscores, escaped."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", path))
 
 
 @cache
