@@ -37,7 +37,7 @@ for (const knob of document.querySelectorAll(".knob")) {
 
 function move() {
   asked += 1;
-  at("answer").classList.add("old");
+  at("main").classList.add("old");
   history.replaceState(null, "", "#" + new URLSearchParams([...moved]));
   clearTimeout(rest);
   if (!busy) ask(false);
@@ -61,7 +61,7 @@ async function ask(whole) {
 
 function show(number, found, took) {
   shown = number;
-  if (number === asked) at("answer").classList.remove("old");
+  if (number === asked) at("main").classList.remove("old");
   const bad = found.error !== undefined;
   at("headline").className = bad || !found.fits ? "alarm" : "headline";
   const [place, ...said] = bad ? found.error.split("\n") : []; // an error's place comes first, if it has one
@@ -71,6 +71,8 @@ function show(number, found, took) {
   at("numbers").replaceChildren(...(bad ? [] : found.numbers).map(([name, value]) => row(name, element("td", value))));
   at("bars").replaceChildren(...(bad ? [] : found.bars).map((b) => row(b.name, element("td", b.words), bar(b))));
   at("command").textContent = bad ? "" : found.command;
+  at("figures").hidden = bad;
+  at("busy").hidden = bad || !found.bars.length;
   document.body.dataset.state = bad ? "error" : found.whole ? "whole" : "glance";
   document.body.dataset.took = took.toFixed(0);
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,13 +14,13 @@ from urllib.parse import urlencode
 
 import pytest
 from commands import mobisim
-from webpage import Webpage, outside, problems
+from webpage import Webpage, outside, problems, served
 
 from mobisim.errors import InputError
 from mobisim.pages import explorer as explorers
 from mobisim.pages.explorer import Explorer
 from mobisim.pages.knobs import knobs_of, overrides_of
-from mobisim.pages.serve import Desk, address, listen, server
+from mobisim.pages.serve import Desk
 from mobisim.prepare import prepare
 from mobisim.scenario.load import load
 from mobisim.simulation import simulate
@@ -37,16 +36,8 @@ def lte() -> Explorer:
 @pytest.fixture(scope="module")
 def place(lte: Explorer) -> Iterator[str]:
     """The address at which the page is served."""
-    with listen(0) as listening:
-        serving = server(lte)
-        thread = threading.Thread(target=serving.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until = time.monotonic() + 20
-        while not serving.started and time.monotonic() < until:
-            time.sleep(0.02)
-        yield address(listening)
-        serving.should_exit = True
-        thread.join(20)
+    with served(lte) as address:
+        yield address
 
 
 def _get(url: str, host: str | None = None) -> tuple[int, dict[str, str], str]:
