@@ -63,7 +63,7 @@ class Learned:
 
     def reserve(self, trainer: Trainer, count: int) -> None:
         """Have memory for so many copies; to get it within the run takes time from steps."""
-        self._spare = [[torch.zeros_like(p) for p in trainer.parameters] for _ in range(count)]
+        self._spare = [[p.detach().clone() for p in trainer.parameters] for _ in range(count)]
 
     def keep(self, trainer: Trainer) -> None:
         """Copy the newest version: judging it takes time, which the run does not have."""

@@ -86,9 +86,9 @@ class _Run:
     def work(self) -> None:
         """From the first mini-batch to the delivered side network."""
         bench = Bench(self.plan, self.trainer)
-        bench.warm_up()
         if self.plan.prepared.learns:
             self._be_ready_to_keep()
+        bench.warm_up()  # the last to take memory: what it frees is there for the first step
         gc.collect()
         gc.freeze()
         self.gate.open()
