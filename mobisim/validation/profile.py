@@ -36,7 +36,7 @@ from mobisim.validation.simulation import simulated
 ROUND_S, LEAST_BEATS = 6.0, 8  # of a round; and so many mini-batches at least
 STARTING_S = 0.1  # until all know of a round
 SETTLING = 2  # rounds in a rhythm before the first that counts
-MOST_ROUNDS = 20  # for which the link has something to carry
+FIRST = 2 + SETTLING  # so many rounds pass before it: the delay's, and one that gives a rhythm
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
 Role = Literal["device", "server"]
@@ -85,11 +85,14 @@ class Measurement:
 
     The rhythm is that of the scenario simulated with the pieces of all rounds so far; the first
     ones, timed as fast as they come, serve for the second round's rhythm alone. Between rounds its
-    processes sleep, so that rounds and real runs can take turns.
+    processes sleep, so that rounds and real runs can take turns. The link has something to carry
+    for `rounds` at most.
     """
 
-    def __init__(self, scenario: Scenario, limit: str = "auto", round_s: float = ROUND_S) -> None:
-        self._scenario, self._endless = scenario, _longer(scenario, MOST_ROUNDS * round_s)
+    def __init__(
+        self, scenario: Scenario, rounds: int, limit: str = "auto", round_s: float = ROUND_S
+    ) -> None:
+        self._scenario, self._endless = scenario, _lasting(scenario, FIRST + rounds, round_s)
         self._limit, self._round_s = limit, round_s
         self._rhythm = Rhythm(0.0, {}, frozenset(WORK))  # as fast as they come, at first
         self._stack = contextlib.ExitStack()
@@ -157,8 +160,8 @@ class Measurement:
         device.line()
 
 
-def _longer(scenario: Scenario, seconds: float) -> Scenario:
-    """The scenario with so many epochs that its link is busy for so many seconds at least."""
+def _lasting(scenario: Scenario, rounds: int, round_s: float) -> Scenario:
+    """The scenario with so many epochs that its link is busy for so many rounds at least."""
     plan = Plan.of(scenario, Options())
     training = scenario.training
     assert training is not None
@@ -168,7 +171,8 @@ def _longer(scenario: Scenario, seconds: float) -> Scenario:
         for batch in range(plan.num_batches)
         for part in group.batches[plan.shape_number(batch)].parts
     )
-    epochs = training.epochs * max(1, math.ceil(seconds / busy))
+    of_a_round = max(round_s / busy, LEAST_BEATS / plan.num_batches)  # in such runs
+    epochs = training.epochs * math.ceil(rounds * of_a_round)
     return scenario.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
 
 

@@ -42,16 +42,21 @@ class Effort:
     resume: bool = False
 
     @property
+    def at_most(self) -> int:
+        """Real runs that there can be."""
+        return max(self.repeats, self.most or 0)
+
+    @property
     def told(self) -> str:
         """How many real runs there will be, in words."""
-        more = self.most is not None and self.most > self.repeats
-        return f"{self.repeats} to {self.most}" if more else str(self.repeats)
+        more = self.at_most > self.repeats
+        return f"{self.repeats} to {self.at_most}" if more else str(self.repeats)
 
     def suffices(self, count: int, doubt: float | None) -> bool:
         """Whether so many real runs do, with such a doubt of the step time's error."""
         if count < self.repeats:
             return False
-        return count >= (self.most or 0) or (doubt is not None and doubt <= DOUBT)
+        return count >= self.at_most or (doubt is not None and doubt <= DOUBT)
 
 
 def validate(
@@ -87,7 +92,8 @@ def _suffices(found: Comparison, effort: Effort) -> bool:
 
 def _with_more(pairs: Pairs, path: str, effort: Effort, notice: Notice) -> Comparison:
     """Add pairs until there are enough."""
-    with Measurement(pairs.scenario, effort.limit, effort.round_s) as measurement:
+    rounds = effort.at_most * TRIES
+    with Measurement(pairs.scenario, rounds, effort.limit, effort.round_s) as measurement:
         while True:
             number = len(pairs.known) + 1
             notice(f"profiling this machine, then running for real, {number} of {effort.told}")
