@@ -6,6 +6,7 @@ as many payloads as the run-ahead allows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -100,13 +101,12 @@ class Fit:
 
     def largest_batch(self, name: str, length: int, precision: Precision) -> int:
         """The most samples of that length that fit, up to MAX_BATCH; 0 where none does."""
-        low, high = 0, MAX_BATCH + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            shape = self.shaped(name, middle, length)
-            fits = self.memory(METHODS[name], shape, precision).peak <= self.capacity
-            low, high = (middle, high) if fits else (low, middle)
-        return low
+
+        def spare(num_samples: int) -> int:
+            shape = self.shaped(name, num_samples, length)
+            return self.capacity - self.memory(METHODS[name], shape, precision).peak
+
+        return _most(spare, MAX_BATCH)
 
     def precisions(self) -> list[Precision]:
         """Three to compare, the device's own among them."""
@@ -231,6 +231,25 @@ def fit_map(fit: Fit) -> FitMap:
         for name in METHODS
     }
     return FitMap(table(fit), tuple(lengths), tuple(fit.precisions()), largest, MAX_BATCH)
+
+
+def _most(spare: Callable[[int], int], bound: int) -> int:
+    """The most, up to a bound, of which enough is to spare, which falls; 0 where one is too many.
+
+    Memory grows with samples nearly along straight lines, so that secants end a search at once; the
+    middles bound it where it bends.
+    """
+    low, high = 1, bound
+    left = {low: spare(low), high: spare(high)}
+    if left[low] < 0 or left[high] >= 0:
+        return 0 if left[low] < 0 else high
+    while high - low > 1:
+        secant = low + (high - low) * left[low] // (left[low] - left[high])
+        for at in (secant, secant + 1, (low + high) // 2):
+            if low < at < high:
+                left[at] = spare(at)
+                low, high = (at, high) if left[at] >= 0 else (low, at)
+    return low
 
 
 def _lengths(most: int) -> list[int]:

@@ -93,7 +93,7 @@ def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:
         case "scalars":
             return FP32_BYTES * system.scenario.tuning.perturbations
         case "update" | "model":
-            return FP32_BYTES * _trains_on_device(system, sent)
+            return FP32_BYTES * _trains_on_device(system)
         case "gradients" | "activations":
             layers = len(system.taps) if system.options.method.has_side_network else 1
             return layers * layer_bytes(system, sent.num_tokens, system.scenario.wire.codec)
@@ -101,9 +101,9 @@ def crossing_bytes(system: System, what: Crossing, shape: BatchShape) -> int:
             return delivered_bytes(system)
 
 
-def _trains_on_device(system: System, shape: BatchShape) -> int:
+def _trains_on_device(system: System) -> int:
     part: BackbonePart = "below" if system.options.method.site == "split" else "all"
-    return training(system, "fp32", part).tally(shape).trainable
+    return training(system, "fp32", part).tally(_ANY_SHAPE).trainable
 
 
 def delivered_bytes(system: System) -> int:
