@@ -34,14 +34,22 @@ FLEET = (
 )
 
 
-def test_one_device_learns_bit_by_bit_as_an_epoch_of_pae_mobillm(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small share of the built-in task."""
+    return write_task(tmp_path_factory.mktemp("task"), train=96, dev=16)
+
+
+def test_one_device_learns_bit_by_bit_as_an_epoch_of_pae_mobillm(
+    task: Path, tmp_path: Path
+) -> None:
     """Without replay and projection: the same losses, metrics and parameters."""
     found = []
     for name, more in (
         ("pae-mobillm", []),
         ("fed-mobillm", ["federation.partition={kind: quantity, alpha: 1}"]),
     ):
-        overrides = [f"method={name}", "training.epochs=1", "training.num_samples=96", *more]
+        overrides = [f"method={name}", "training.epochs=1", f"training.task={task}", *more]
         result = run(load("wifi_5mbps", overrides), Options(out=tmp_path / name, plots=False))
         steps = pq.read_table(result.path / "steps.parquet").to_pydict()
         parameters = (result.path / "side_network.safetensors").read_bytes()
@@ -117,12 +125,6 @@ ROUNDS = (
     "devices[0].count=4",
     "federation={partition: {kind: dirichlet, alpha: 0.5}, rounds: {count: 2, participants: 3}}",
 )
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small share of the built-in task."""
-    return write_task(tmp_path_factory.mktemp("task"), train=64, dev=16)
 
 
 @pytest.mark.parametrize("method", ["fedavg-lora", "splitfed-lora", "fed-fwdllm", "fedbuff-lora"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tasks import write_task
 
 import mobisim
 from mobisim.training.codec import decode, encode
@@ -22,9 +23,24 @@ from mobisim.training.trainer import Trainer
 SMALL = ("training.num_samples=96", "training.epochs=2", "training.evaluate_every=4")
 
 
-def _run(place: Path, overrides: Sequence[str] = SMALL) -> mobisim.Result:
+Run = Callable[[Path, Sequence[str]], mobisim.Result]
+
+
+def _run(place: Path, overrides: Sequence[str]) -> mobisim.Result:
     options = mobisim.Options(plots=False, out=place)
     return mobisim.run(mobisim.load("wifi_5mbps", overrides), options)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """All that the built-in task has to learn from, and a share to be judged on in no time."""
+    return str(write_task(tmp_path_factory.mktemp("task"), train=2000, dev=120))
+
+
+@pytest.fixture(scope="module")
+def run(task: str) -> Run:
+    """Runs the default scenario on it with overrides."""
+    return lambda place, overrides: _run(place, [f"training.task={task}", *overrides])
 
 
 def _steps(result: mobisim.Result) -> dict[str, list[Any]]:
@@ -33,9 +49,9 @@ def _steps(result: mobisim.Result) -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> mobisim.Result:
+def small(run: Run, tmp_path_factory: pytest.TempPathFactory) -> mobisim.Result:
     """A short run: 96 samples, two epochs."""
-    return _run(tmp_path_factory.mktemp("small") / "result")
+    return run(tmp_path_factory.mktemp("small") / "result", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +60,15 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> mobisim.Result:
     return _run(tmp_path_factory.mktemp("default") / "result", ())
 
 
-def test_a_restart_changes_no_learning(tmp_path: Path) -> None:
+def test_a_restart_changes_no_learning(run: Run, tmp_path: Path) -> None:
     """A server that restarts in the middle learns the same from the same cache, and is later."""
     cached = (*SMALL, "method=pae-mobillm")
-    calm = _run(tmp_path / "calm", cached).summary
+    calm = run(tmp_path / "calm", cached).summary
     assert calm.makespan_s is not None
     steps = pq.read_table(tmp_path / "calm" / "steps.parquet").column("end").to_pylist()
     windows = [[f"{steps[len(steps) // 2]} s", f"{calm.makespan_s + 5} s"]]
     restarts = f"server.restarts={{windows: {windows}}}"
-    restarted = _run(tmp_path / "restarted", (*cached, restarts)).summary
+    restarted = run(tmp_path / "restarted", (*cached, restarts)).summary
     names = ("num_steps", "final_metric", "cache_hit_rate", "server_memory_bytes", "uplink_bytes")
     told, expected = ([getattr(run, name) for name in names] for run in (restarted, calm))
     assert told == expected
@@ -65,9 +81,9 @@ def test_a_restart_changes_no_learning(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
-def _plain_losses(seed: int = 0) -> list[float]:
+def _plain_losses(task: str, seed: int = 0) -> list[float]:
     """Losses of a torch loop of a dozen lines, with none of the simulator in it."""
-    data = load_task("builtin", backbone="builtin", sequence_length=64, num_samples=96, seed=seed)
+    data = load_task(task, backbone="builtin", sequence_length=64, num_samples=96, seed=seed)
     batches = mini_batches(96, 16, 2, seed)
     config = TrainingConfig(batch_size=16, epochs=2, sequence_length=64, seed=seed)
     # The very same activations: floats depend on which samples a backbone forwards together.
@@ -102,31 +118,33 @@ def mobisim_backbone() -> Any:
     return load_backbone("builtin")
 
 
-def test_losses_equal_a_plain_torch_loop_bit_by_bit(small: mobisim.Result) -> None:
+def test_losses_equal_a_plain_torch_loop_bit_by_bit(small: mobisim.Result, task: str) -> None:
     """Training through the simulator is training."""
     with one_thread_per_kernel():
-        assert _steps(small)["loss"] == _plain_losses()
+        assert _steps(small)["loss"] == _plain_losses(task)
 
 
-def test_granularity_changes_times_and_not_learning(small: mobisim.Result, tmp_path: Path) -> None:
+def test_granularity_changes_times_and_not_learning(
+    run: Run, small: mobisim.Result, tmp_path: Path
+) -> None:
     """With one device the order of updates is the same, and so are all losses."""
-    layered = _run(tmp_path / "layer", (*SMALL, "granularity=layer"))
+    layered = run(tmp_path / "layer", (*SMALL, "granularity=layer"))
     assert _steps(layered)["loss"] == _steps(small)["loss"]
     assert layered.summary.makespan_s != small.summary.makespan_s
 
 
-def test_several_workers_read_stale_versions(tmp_path: Path) -> None:
+def test_several_workers_read_stale_versions(run: Run, tmp_path: Path) -> None:
     """Two slow workers overlap: from the second step on, gradients are one version old."""
     slow = "server.profile={kind: fixed, step_s: 60}"
-    result = _run(tmp_path / "stale", (*SMALL, slow, "server.workers=2"))
+    result = run(tmp_path / "stale", (*SMALL, slow, "server.workers=2"))
     staleness = _steps(result)["staleness"]
     assert set(staleness[1:]) == {1}
     assert result.summary.final_metric is not None
 
 
-def test_saved_side_network_reproduces_the_final_metric(small: mobisim.Result) -> None:
+def test_saved_side_network_reproduces_the_final_metric(small: mobisim.Result, task: str) -> None:
     """Attached to its backbone, the file predicts the evaluation texts as the run did."""
-    data = load_task("builtin", backbone="builtin", sequence_length=64).evaluation
+    data = load_task(task, backbone="builtin", sequence_length=64).evaluation
     predictor = mobisim.load_side_network(small.path / "side_network.safetensors").attach("builtin")
     predicted = np.array(predictor.predict(list(data.texts)))
     assert float(np.mean(predicted == data.labels)) == small.summary.final_metric
@@ -167,19 +185,19 @@ def test_default_run_is_bound_by_its_radio(default: mobisim.Result) -> None:
     ],
     ids=["sgd", "mean pooling without padding", "two taps of eight bits"],
 )
-def test_variants_learn(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_variants_learn(run: Run, overrides: tuple[str, ...], tmp_path: Path) -> None:
     """Each trains: the loss of the last five steps lies below that of the first five."""
-    result = _run(
+    result = run(
         tmp_path / "variant", ("training.num_samples=320", "training.epochs=1", *overrides)
     )
     losses = _steps(result)["loss"]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-def test_next_token_head_learns_and_reports_perplexity(tmp_path: Path) -> None:
+def test_next_token_head_learns_and_reports_perplexity(run: Run, tmp_path: Path) -> None:
     """The backbone's own head, frozen on the server: perplexity falls with learning."""
     head = ("training.head=next_token", "training.target={metric: perplexity, value: 1}")
-    summary = _run(tmp_path / "next", (*SMALL, *head)).summary
+    summary = run(tmp_path / "next", (*SMALL, *head)).summary
     assert summary.metric_name == "perplexity"
     assert summary.final_metric is not None
     assert summary.initial_metric is not None
@@ -187,8 +205,8 @@ def test_next_token_head_learns_and_reports_perplexity(tmp_path: Path) -> None:
     assert summary.time_to_target_s is None
 
 
-def test_diverged_learning_is_said(tmp_path: Path) -> None:
+def test_diverged_learning_is_said(run: Run, tmp_path: Path) -> None:
     """A hopeless learning rate ends in a warning that names the step, not in a crash."""
     wild = "training.optimizer={name: sgd, lr: 1e30}"
-    summary = _run(tmp_path / "wild", (*SMALL, wild)).summary
+    summary = run(tmp_path / "wild", (*SMALL, wild)).summary
     assert any("diverged: from step" in warning for warning in summary.warnings)

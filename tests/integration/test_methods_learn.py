@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tasks import write_task
 
 import mobisim
 from mobisim.training.data import load_task
@@ -35,14 +36,21 @@ ASKED = {  # a trainer of each sort, and the options of those with a side networ
 }
 
 
-def _run(place: Path, overrides: tuple[str, ...]) -> mobisim.Result:
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A share of the built-in task."""
+    return str(write_task(tmp_path_factory.mktemp("task"), train=200, dev=120))
+
+
+def _run(place: Path, task: str, overrides: tuple[str, ...]) -> mobisim.Result:
     options = mobisim.Options(plots=False, ignore_memory=True, out=place)
-    return mobisim.run(mobisim.load("wifi_5mbps", [*SMALL, *overrides]), options)
+    scenario = mobisim.load("wifi_5mbps", [f"training.task={task}", *SMALL, *overrides])
+    return mobisim.run(scenario, options)
 
 
-def _accuracy(result: mobisim.Result) -> float:
+def _accuracy(result: mobisim.Result, task: str) -> float:
     """Of what the run left, read from its file and attached to its backbone."""
-    data = load_task("builtin", backbone="builtin", sequence_length=64, num_samples=1).evaluation
+    data = load_task(task, backbone="builtin", sequence_length=64, num_samples=1).evaluation
     path = result.path / "tuned.safetensors"
     if path.exists():
         predicted = mobisim.load_tuned(path).attach("builtin").predict(list(data.texts))
@@ -53,8 +61,8 @@ def _accuracy(result: mobisim.Result) -> float:
 
 
 @pytest.mark.parametrize("asked", ASKED)
-def test_a_run_learns(tmp_path: Path, asked: str) -> None:
+def test_a_run_learns(task: str, tmp_path: Path, asked: str) -> None:
     """What it leaves predicts as well as its last evaluation said."""
-    result = _run(tmp_path / "result", ASKED[asked])
+    result = _run(tmp_path / "result", task, ASKED[asked])
     assert result.summary.num_steps == 12
-    assert result.summary.final_metric == _accuracy(result)
+    assert result.summary.final_metric == _accuracy(result, task)

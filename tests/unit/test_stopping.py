@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from tasks import write_task
 
 import mobisim
 from mobisim.scenario.schema import Metric, Target
@@ -51,7 +52,8 @@ def test_whichever_comes_first() -> None:
 
 def test_a_run_ends_where_it_gets_no_better(tmp_path: Path) -> None:
     """And is a prefix of the one that goes on."""
-    overrides = ["training.num_samples=96", "training.epochs=3", "training.evaluate_every=1"]
+    task = write_task(tmp_path, train=96, dev=64)
+    overrides = [f"training.task={task}", "training.epochs=3", "training.evaluate_every=1"]
     runs = {
         name: mobisim.run(
             mobisim.load("wifi_5mbps", [*overrides, *more]),
