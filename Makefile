@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: run test lint bench docs clean
 
 run: $(VENV)/.installed
-	$(BIN)/mobisim run scenarios/wifi_5mbps.yaml
+	$(BIN)/mobisim run scenarios/wifi_5mbps.yaml $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n auto --dist loadfile
@@ -22,7 +22,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/benchmarks -s
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m sphinx -q -W -b html docs build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs build/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

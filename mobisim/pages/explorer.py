@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,14 @@ BLOCK_ROWS = 1_500
 FAST = Options(train=False, plots=False)
 
 Json = dict[str, Any]
+
+
+class OvertakenError(Exception):
+    """An answer was not worked out to its end: nobody waits for it any more."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -91,18 +99,23 @@ class Explorer:
         self.knobs: list[Knob] = knobs_of(self.scenario)
         self.answer({}, whole=False)
 
-    def answer(self, settings: Settings, *, whole: bool) -> Json:
+    def answer(
+        self, settings: Settings, *, whole: bool, overtaken: Callable[[], bool] = _never
+    ) -> Json:
         """What the page shows of a setting; a glance at a long run's beginning unless `whole`.
 
         Raises:
             InputError: the setting makes no scenario, or one that cannot be simulated.
+            OvertakenError: it was `overtaken`, as is asked now and then.
         """
         moved = overrides_of(self.knobs, settings)
         with placing_errors(self.document):
             scenario = self._scenario(moved)
             prepared = prepare(scenario, FAST, self._drawn(scenario))
-        shown = self._of_run(prepared, whole=whole) if prepared.runs else _of_misfit(prepared)
-        return {**shown, "command": self.command(moved)}
+        if not prepared.runs:
+            return {**_of_misfit(prepared), "command": self.command(moved)}
+        seen = _look(prepared, whole=whole, overtaken=overtaken)
+        return {**_of_run(seen), "command": self.command(moved)}
 
     def command(self, moved: Sequence[str]) -> str:
         """The command line that runs a setting."""
@@ -124,21 +137,6 @@ class Explorer:
             return None
         return drawn_from(self._data.data, scenario.training, scenario.seed)
 
-    def _of_run(self, prepared: Prepared, *, whole: bool) -> Json:
-        seen = _look(prepared, whole=whole)
-        summary = summarise(prepared, None, seen.totals).model_dump(mode="json")
-        sentences = list(verdict.answer(summary | ({} if seen.whole else {"ended_by": "finished"})))
-        about = "" if seen.whole else "about "
-        time = f"{count(seen.all_steps, 'step')} in {about}{human_time(seen.makespan_s)}."
-        return {
-            "whole": seen.whole,
-            "fits": True,
-            "headline": f"{time} {sentences[0][1]}",
-            "details": [text for _, text in sentences[1:]] if seen.whole else [_glance(seen)],
-            "numbers": list(_numbers(seen, summary)),
-            "bars": _bars(summary["utilisation"]),
-        }
-
 
 def _pace(ends: NDArray[np.float64]) -> float:
     """Seconds from one step to the next, over the second half of them."""
@@ -147,7 +145,7 @@ def _pace(ends: NDArray[np.float64]) -> float:
     return float(ends[-1] - ends[middle]) / apart if apart > 0 else 0.0
 
 
-def _look(prepared: Prepared, *, whole: bool) -> Seen:
+def _look(prepared: Prepared, *, whole: bool, overtaken: Callable[[], bool] = _never) -> Seen:
     fold, steps, num_spans, finished = MetricsFold(prepared.world), [], 0, True
     whole = whole or prepared.world.replay is not None  # whose pace the beginning does not show
     with collector_at_rest():
@@ -155,12 +153,29 @@ def _look(prepared: Prepared, *, whole: bool) -> Seen:
             if not whole and num_spans >= GLANCE_SPANS:
                 finished = False
                 break
+            if overtaken():
+                raise OvertakenError
             fold.add(block)
             columns = block.columns
             num_spans += len(columns)
             steps.append(columns[(columns.kind == STEP) & ~columns.cut])
     done = SpanColumns.concatenate(steps)
     return Seen(prepared, fold.totals(), done.end, done.device, finished)
+
+
+def _of_run(seen: Seen) -> Json:
+    summary = summarise(seen.prepared, None, seen.totals).model_dump(mode="json")
+    sentences = list(verdict.answer(summary | ({} if seen.whole else {"ended_by": "finished"})))
+    about = "" if seen.whole else "about "
+    time = f"{count(seen.all_steps, 'step')} in {about}{human_time(seen.makespan_s)}."
+    return {
+        "whole": seen.whole,
+        "fits": True,
+        "headline": f"{time} {sentences[0][1]}",
+        "details": [text for _, text in sentences[1:]] if seen.whole else [_glance(seen)],
+        "numbers": list(_numbers(seen, summary)),
+        "bars": _bars(summary["utilisation"]),
+    }
 
 
 def _glance(seen: Seen) -> str:

@@ -6,10 +6,11 @@ import socket
 from asyncio import Lock
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from mobisim.errors import InputError
-from mobisim.pages.explorer import Explorer
+from mobisim.pages.explorer import Explorer, OvertakenError
 from mobisim.pages.knobs import Settings
 from mobisim.pages.template import asset, policy_of, whole_page
 
@@ -35,24 +36,32 @@ OVERTAKEN, REFUSED = 409, 422
 
 
 class Desk:
-    """Answers one question at a time, and of each tab the latest only."""
+    """Answers one question at a time, and of each tab the latest only, which ends those before."""
 
     def __init__(self, answer: Callable[..., Any]) -> None:
         self.answer, self.lock = answer, Lock()
         self.latest: OrderedDict[str, int] = OrderedDict()
 
     async def ask(self, tab: str, at: int, settings: Settings, *, whole: bool) -> Any:
-        """The answer to question `at` of a tab; None where a later one has come since."""
+        """The answer to question `at` of a tab; None where a later one came before it was there."""
         if at < self.latest.get(tab, 0):
             return None
         self.latest[tab] = at
         self.latest.move_to_end(tab)
         while len(self.latest) > MAX_TABS:
             self.latest.popitem(last=False)
+
+        def overtaken() -> bool:
+            return self.latest.get(tab) != at
+
         async with self.lock:
-            if self.latest.get(tab) != at:
+            if overtaken():
                 return None
-            return await run_in_threadpool(self.answer, settings, whole=whole)
+            with suppress(OvertakenError):
+                return await run_in_threadpool(
+                    self.answer, settings, whole=whole, overtaken=overtaken
+                )
+        return None
 
 
 def application(explorer: Explorer) -> Starlette:

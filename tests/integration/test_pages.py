@@ -6,14 +6,16 @@ import doctest
 import itertools
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import mobisim
+from commands import mobisim, start
 from markdown_it import MarkdownIt
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -27,19 +29,17 @@ from mobisim.scenario.load import resolve
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-# What is not run here, and why not. Anything else in a block of commands is run as it stands.
+# What is not run here, and why not. Anything else in a block of commands is run.
 NOT_RUN = {
-    "make run": "sets up an environment; then it is `mobisim run scenarios/wifi_5mbps.yaml`",
+    "make run": ".ci/run begins with it, in a fresh environment, but for the training",
     "make test": "is what runs this",
-    "make docs": "is what test_the_documentation_builds does",
-    "pip install .": "needs a package index; CI begins with the same in a fresh environment",
-    "mobisim profile": "measures for minutes; test_profile.py and notebook 06 do for seconds",
-    "mobisim explore": "serves until Ctrl-C; tests/integration/test_browser.py drives it",
-    "mobisim testbed": "test_testbed.py and test_testbed_processes.py start its processes",
-    "mobisim serve wifi_20mbps": "test_testbed_processes.py starts it",
-    "mobisim device": "test_testbed_processes.py starts it",
-    "mobisim validate": "takes minutes on a quiet machine; test_validate.py runs a short one",
+    "make docs": "is what test_the_documentation_builds runs",
+    "pip install .": "needs a package index; .ci/run begins with the same, editable",
+    "mobisim profile": "test_profile.py runs the very command, --quick and within a second",
+    "mobisim testbed": "test_testbed_processes.py starts the very command, on seconds of work",
+    "mobisim validate": "takes minutes; test_validate.py and notebook 07 do for seconds",
 }
+PAIR = "--no-train --set training.num_samples=16 --set deliver=none --address-file address"
 # What takes minutes as it stands is run in its short form: with these words in addition.
 SHORTER = {
     "mobisim run wifi_5mbps": "--no-train",
@@ -48,8 +48,40 @@ SHORTER = {
     "mobisim compare wifi_5mbps --methods": "--no-train --lr 1e-3 --seeds 1 --jobs 1",
     "mobisim compare": "--jobs 1",
     "mobisim fit": "--no-plots",
+    "mobisim explore": "--port 0",
+    "mobisim serve wifi_20mbps": f"{PAIR} --no-plots --listen 127.0.0.1:0",
+    "mobisim device": f"{PAIR} --connect 127.0.0.1:0",
 }
 
+
+def to_its_end(process: subprocess.Popen[str]) -> str:
+    """What a command printed; it ends well."""
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def visited(process: subprocess.Popen[str]) -> str:
+    """A page that is served: somebody looks at it, then it is ended by Ctrl-C."""
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    with urllib.request.urlopen(told.split(": ")[0]) as page:  # noqa: S310 - our own server
+        assert b"<h1>lte</h1>" in page.read()
+    process.send_signal(signal.SIGINT)
+    return told + to_its_end(process)
+
+
+def going_on(_: subprocess.Popen[str]) -> str:
+    """What others speak to meanwhile; it ends by itself, before the page does."""
+    return ""
+
+
+# What is started in a process of its own.
+APART: dict[str, Callable[[subprocess.Popen[str]], str]] = {
+    "mobisim serve wifi_20mbps": going_on,
+    "mobisim device": to_its_end,
+    "mobisim explore": visited,
+}
 
 CHECKER = doctest.OutputChecker()
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -62,7 +94,7 @@ def found(word: str) -> list[str]:
     )
 
 
-def listed(command: str, known: dict[str, str]) -> str | None:
+def listed(command: str, known: Iterable[str]) -> str | None:
     """The entry of a list that a command begins with."""
     return next((entry for entry in known if f"{command} ".startswith(f"{entry} ")), None)
 
@@ -72,6 +104,7 @@ class Reader:
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
+        self.started: list[subprocess.Popen[str]] = []
         self.evaluators: dict[str, Callable[[Example], None]] = {
             "bash": self.run,
             "console": self.show,
@@ -126,13 +159,30 @@ class Reader:
             assert CHECKER.check_output(expected, got, SHOWN), got
 
     def one(self, command: str) -> str:
-        """What a command prints in this process; it ends well."""
+        """What a command prints; it ends well."""
         shorter = SHORTER.get(listed(command, SHORTER) or "", "")
         program, *arguments = itertools.chain(*map(found, shlex.split(command)))
         assert program == "mobisim", f"{command}: neither run nor in NOT_RUN, with a reason"
-        ran = mobisim(self.capsys, *arguments, *shlex.split(shorter))
+        arguments += shlex.split(shorter)
+        apart = listed(command, APART)
+        if apart:
+            self.started.append(start(*arguments, cwd=Path()))
+            return APART[apart](self.started[-1])
+        ran = mobisim(self.capsys, *arguments)
         assert ran.code == 0, f"{command}\n{ran.err}"
         return ran.out
+
+    def read(self, path: Path) -> None:
+        """All of a page; whatever it started has come to its end."""
+        try:
+            for example in self.sybil.parse(path):
+                example.evaluate()
+            for process in self.started:
+                if process.returncode is None:
+                    to_its_end(process)
+        finally:
+            for process in self.started:
+                process.kill()
 
 
 def check_options(command: str) -> None:
@@ -158,14 +208,13 @@ def test_every_example_runs(
 ) -> None:
     """A page is read in an empty folder; what one example leaves the next ones find."""
     monkeypatch.chdir(tmp_path)
-    for example in Reader(capsys).sybil.parse(path):
-        example.evaluate()
+    Reader(capsys).read(path)
 
 
 def test_nothing_is_left_out_without_need() -> None:
-    """Each entry of the two lists is of a command that a page has."""
+    """Each entry of the lists is of a command that a page has."""
     pages = "\n".join(path.read_text("utf-8") for path in PAGES)
-    for entry in (*NOT_RUN, *SHORTER):
+    for entry in (*NOT_RUN, *SHORTER, *APART):
         assert re.search(rf"^{re.escape(entry)}(?!\S)", pages, re.MULTILINE), entry
 
 
@@ -184,28 +233,14 @@ def test_a_command_in_passing_is_one(command: str) -> None:
     check_options(command)
 
 
-def test_the_documentation_builds(tmp_path: Path) -> None:
+def test_the_documentation_builds() -> None:
     """Without a warning: every link leads somewhere, every name that is asked for is there."""
-    built = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-q",
-            "-W",
-            "--keep-going",
-            "-b",
-            "html",
-            "docs",
-            tmp_path,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    installed = Path(sys.prefix, ".installed-dev")
+    command = ["make", "docs", f"VENV={sys.prefix}", f"--assume-old={installed}"]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    assert "Mbit/s" in (tmp_path / "reference" / "scenario.html").read_text("utf-8")
+    page = ROOT / "build" / "docs" / "reference" / "scenario.html"
+    assert "Mbit/s" in page.read_text("utf-8")
 
 
 def test_what_pages_link_to_in_the_repository_is_there() -> None:

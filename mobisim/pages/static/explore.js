@@ -1,9 +1,9 @@
 "use strict";
-// One question is on its way at a time; what moves meanwhile is asked as one, the latest.
+// One glance is on its way at a time, and what moves meanwhile is asked as one, the latest. It overtakes a whole answer.
 const REST_MS = 250;
 const tab = crypto.randomUUID();
 const moved = new Map();
-let asked = 0, shown = 0, busy = false, rest = null;
+let asked = 0, shown = 0, busy = null, rest = null;
 const at = (id) => document.getElementById(id);
 
 for (const knob of document.querySelectorAll(".knob")) {
@@ -40,22 +40,23 @@ function move() {
   at("main").classList.add("old");
   history.replaceState(null, "", "#" + new URLSearchParams([...moved]));
   clearTimeout(rest);
-  if (!busy) ask(false);
+  if (busy === null || busy.whole) ask(false);
 }
 
 async function ask(whole) {
-  busy = true;
-  const number = asked, began = performance.now();
+  const number = asked, began = performance.now(), mine = { whole };
+  busy = mine;
   const words = new URLSearchParams([...moved, ["at", number], ["tab", tab], ["whole", whole ? "1" : "0"]]);
   try {
     const reply = await fetch("answer?" + words);
     const found = await reply.json();
     if (reply.status !== 409 && number >= shown) show(number, found, performance.now() - began);
-    if (number === asked && found.whole === false) rest = setTimeout(() => { if (!busy) ask(true); }, REST_MS);
+    if (number === asked && found.whole === false) rest = setTimeout(() => { if (busy === null) ask(true); }, REST_MS);
   } catch (error) {
     show(number, { error: "mobisim does not answer; is the command still running?" }, 0);
   }
-  busy = false;
+  if (busy !== mine) return; // it was overtaken
+  busy = null;
   if (number !== asked) ask(false);
 }
 
