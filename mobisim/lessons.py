@@ -55,8 +55,8 @@ class Taught:
         self._step = step or self.trainer.step
         rounds = planned.workload.rounds
         self.total = len(self.trainer.batches) if rounds is None else len(rounds.selected)
-        batching = system.scenario.server.batching
-        self.every = evaluation_interval(training, self.total // (batching.most if batching else 1))
+        self.learned = 0  # of these mini-batches, or rounds
+        self.every = evaluation_interval(training, self.total)
         self.metric = metric_name(training)
         self.kept: dict[int, list[torch.Tensor]] = {}
         self.history = History()
@@ -69,11 +69,12 @@ class Taught:
         """Train one mini-batch, or what devices merge, and evaluate where it is time."""
         history = self.history
         history.loss.append(self._learn(device, batch, version_read, merged))
-        done = len(history.loss)
-        judged = is_judged(done, self.every, self.total)
+        together = 1 if self.planned.workload.rounds is not None else 1 + len(merged)
+        self.learned += together
+        judged = is_judged(self.learned, self.every, self.total, together)
         history.metric.append(self.evaluate() if judged else math.nan)
         self.checkpoints.maybe_save(self._state)
-        self.progress(done, self.total)
+        self.progress(self.learned, self.total)
 
     def _learn(self, device: int, batch: int, version_read: int, merged: Merged) -> float:
         """The loss of a step: on mini-batches, or on what devices did up to their last ones."""
@@ -95,12 +96,16 @@ class Taught:
 
     def _restored(self, state: dict[str, Any]) -> History:
         self.trainer.load_state_dict(state["trainer"])
-        self.kept = state["kept"]
+        self.kept, self.learned = state["kept"], state["learned"]
         return History(**state["history"])
 
     def _state(self) -> dict[str, Any]:
-        history = vars(self.history)
-        return {"trainer": self.trainer.state_dict(), "history": history, "kept": self.kept}
+        return {
+            "trainer": self.trainer.state_dict(),
+            "history": vars(self.history),
+            "kept": self.kept,
+            "learned": self.learned,
+        }
 
     def evaluate(self) -> float:
         """The metric now."""

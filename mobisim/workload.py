@@ -410,11 +410,14 @@ def metric_name(training: Training) -> Metric:
 
 
 def evaluation_interval(training: Training, num_batches: int) -> int:
-    """After how many steps each the side network is evaluated."""
+    """After how many mini-batches, or rounds, each what trains is evaluated."""
     per_epoch = math.ceil(num_batches / training.epochs)
     return training.evaluate_every or max(1, per_epoch // EVALUATIONS_PER_EPOCH)
 
 
-def is_judged(done: int, every: int, total: int) -> bool:
-    """Whether an evaluation follows so many steps."""
-    return done % every == 0 or done == total
+def is_judged(done: int, every: int, total: int, together: int = 1) -> bool:
+    """Whether an evaluation follows the step that brings what is learned from to `done`.
+
+    The step is on as many of them as are learned from `together`.
+    """
+    return done % every < together or done == total

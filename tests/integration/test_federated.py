@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pools import AtOnce
@@ -167,14 +168,22 @@ def test_a_comparison_trains_rounds_as_a_run_does(
 
 def test_a_server_that_batches_learns_from_everything_once(tmp_path: Path) -> None:
     """Fewer steps on more samples each."""
-    few = [*FLEET, "training.num_samples=96", "federation.replay=null"]
+    few = [*FLEET, "training.num_samples=96", "federation.replay=null", "training.evaluate_every=3"]
     scenario = load("wifi_5mbps", [*few, "server.batching={window: 10 s, most: 4}"])
     result = run(scenario, Options(out=tmp_path / "several", plots=False))
     summary = result.summary
-    samples = pq.read_table(result.path / "steps.parquet")["num_samples"].to_pylist()
+    steps = pq.read_table(result.path / "steps.parquet")
+    samples = steps["num_samples"].to_pylist()
     assert summary.num_learned == summary.num_batches
     assert summary.num_steps < summary.num_batches / 2
     assert sum(samples) == 96
     assert max(samples) > 16
+    # Evaluations are counted in mini-batches, as ever: one follows a step that passes three more.
+    spans = result.spans
+    written = spans.version_written[spans.kind.isin(["step", "joint"])]
+    learned = np.cumsum(written.value_counts().sort_index())
+    judged = np.diff(learned // 3, prepend=0) > 0
+    judged[-1] = True
+    assert [metric is not None for metric in steps["metric"].to_pylist()] == judged.tolist()
     assert summary.final_metric is not None
     assert summary.final_metric > 0.5
