@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 import witness
+from checks import checked
 from worlds import (
     assert_alike,
     columns_of,
@@ -19,9 +20,7 @@ from worlds import (
     without_horizon,
 )  # fmt: skip
 
-from mobisim.report.invariants import InvariantFold
-from mobisim.report.metrics import MetricsFold
-from mobisim.span import DEVICE, KINDS, PAUSE, Block
+from mobisim.span import DEVICE, KINDS, PAUSE
 from mobisim.world import Group, World
 
 SWEEP = range(400)
@@ -71,13 +70,7 @@ def _why(group: Group) -> str:
 def test_invariants_and_blame_hold() -> None:
     """The numbered invariants hold, and the chain of causes fills the makespan."""
     for seed in SWEEP:
-        world = without_horizon(_world(seed))
-        columns = columns_of(world)
-        invariants = InvariantFold(world)
-        invariants.add(columns)
-        invariants.finish()
-        totals = MetricsFold(world).add(Block(list(spans_of(world)))).totals()
-        assert totals.blame.total == pytest.approx(totals.makespan_s), f"seed {seed}"
+        checked(without_horizon(_world(seed)))
 
 
 def test_a_device_at_rest_is_not_at_work() -> None:

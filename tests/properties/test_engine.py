@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checks import checked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
@@ -168,11 +169,7 @@ def test_invariants_accept_work_too_short_for_the_clock() -> None:
     """Work that a double cannot add to the clock is no breach."""
     group = device(1e6, transfer_s=1e-12, payload_bytes=1)
     world = world_of(stated(20, group, step_s=1e-11, payload_bytes=1))
-    fold = InvariantFold(world)
-    for block in simulate(world):
-        fold.add(block.columns)
-    fold.finish()
-    assert totals_of(world).num_steps == 20
+    assert checked(world).num_steps == 20
 
 
 @given(RANDOMS, st.integers(1, 40))

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 import witness
+from checks import checked
 from worlds import (
-    blocks_of,
     bounded,
     failing,
     federated,
@@ -24,8 +24,6 @@ from worlds import (
 )
 
 from mobisim.channel import course
-from mobisim.report.invariants import InvariantFold
-from mobisim.report.metrics import MetricsFold
 from mobisim.scenario.profiles import Absences
 from mobisim.scenario.traces import OpportunityTrace
 from mobisim.span import CARRYING_KINDS, KINDS, TRANSFER, Span
@@ -69,14 +67,9 @@ def test_invariants_and_blame_hold(sort: Sort) -> None:
     """In blocks as in one, and the chain of causes fills the makespan."""
     for seed, world in enumerate(map(without_horizon, worlds_of(sort))):
         spans = spans_of(world)
-        invariants = InvariantFold(world)
-        for block in blocks_of(spans, 7):
-            invariants.add(block.columns)
-        invariants.finish()
-        (block,) = blocks_of(spans, len(spans))
-        totals = MetricsFold(world).add(block).totals()
-        assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-9), f"seed {seed}"
-        assert (totals.num_cut, totals.num_lost) == (0, sum(span.cut for span in spans))
+        totals = checked(world, spans)
+        lost = sum(span.cut for span in spans)
+        assert (totals.num_cut, totals.num_lost) == (0, lost), f"seed {seed}"
 
 
 def test_the_sweep_meets_what_it_is_for() -> None:
@@ -109,8 +102,7 @@ def test_what_links_carry_is_delivered_or_torn() -> None:
         groups = [replace(group, absences=AWAY_30_PERCENT) for group in world.groups]
         world = replace(world, groups=tuple(groups))
         spans = spans_of(world)
-        (block,) = blocks_of(spans, len(spans))
-        totals = MetricsFold(world).add(block).totals()
+        totals = checked(world, spans)
         torn = [span for span in spans if span.cut and span.kind in CARRYING_KINDS]
         up = sum(span.num_bytes for span in torn if span.kind == TRANSFER)
         down = sum(span.num_bytes for span in torn) - up

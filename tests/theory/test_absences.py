@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checks import checked
 from worlds import columns_of, device, spans_of, stated, world_of
 
-from mobisim.report.invariants import InvariantFold
-from mobisim.sim.engine import simulate
 from mobisim.span import FORWARD, KINDS, STEP, WAIT, Span
 from mobisim.world import World
 
@@ -79,10 +78,7 @@ def test_every_mini_batch_is_ingested_once(
 ) -> None:
     """With 30 % of the devices leaving and returning at random, nothing is lost or done twice."""
     world = churning(absences, workers=workers, **layers)
-    fold = InvariantFold(world)
-    for block in simulate(world):
-        fold.add(block.columns)
-    fold.finish()
+    checked(world)
     columns = columns_of(world)
     steps = columns[(columns.kind == STEP) & ~columns.cut]
     assert sorted(zip(steps.device.tolist(), steps.batch.tolist(), strict=True)) == [

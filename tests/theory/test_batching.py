@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import witness
+from checks import check_invariants, checked
 from worlds import (
     batched,
-    blocks_of,
     bounded,
     columns_of,
     device,
@@ -28,9 +28,9 @@ from worlds import (
 
 from mobisim.errors import InputError, InvariantError
 from mobisim.report.invariants import InvariantFold
-from mobisim.report.metrics import MetricsFold
 from mobisim.scenario.load import load
 from mobisim.sim.batching import BatchingServer
+from mobisim.simulation import simulate
 from mobisim.span import JOINT, QUEUE, STEP, Span
 from mobisim.world import World
 
@@ -67,15 +67,8 @@ def test_invariants_and_blame_hold(sort: Sort) -> None:
     """In blocks as in one, and the chain of causes fills the makespan."""
     joint = 0
     for seed, world in enumerate(map(without_horizon, worlds_of(sort, 40))):
-        spans = spans_of(world)
-        checks, metrics = InvariantFold(world), MetricsFold(world)
-        for block in blocks_of(spans, 7):
-            checks.add(block.columns)
-            metrics.add(block)
-        checks.finish()
-        totals = metrics.totals()
-        assert totals.num_learned == totals.stepped.sum() == world.total_steps
-        assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-9), f"seed {seed}"
+        totals = checked(world)
+        assert totals.num_learned == totals.stepped.sum() == world.total_steps, f"seed {seed}"
         joint += totals.num_learned - totals.num_steps
     assert joint > 50
 
@@ -140,6 +133,22 @@ def test_a_busy_server_steps_faster_by_what_it_pays_once(shared: float) -> None:
     assert np.diff(ends)[20:-20].mean() == pytest.approx(0.5 * (4 - 3 * shared), rel=1e-9)
 
 
+def test_what_batching_brings_to_the_shipped_fleet() -> None:
+    """The server's busy share falls by half and all are done sooner: it was too slow alone."""
+    together, alone = (
+        simulate(load("shared_server_batching", ["num_batches=10", *more])).summary
+        for more in ([], ["server.batching=null"])
+    )
+    busy = [found.utilisation["server/worker-0"] for found in (together, alone)]
+    assert busy[0] < 0.55
+    assert busy[1] > 0.9
+    assert together.makespan_s is not None
+    assert alone.makespan_s is not None
+    assert together.makespan_s < alone.makespan_s
+    assert together.num_learned == alone.num_steps == 6000
+    assert together.num_steps < 6000 / 6
+
+
 def test_nothing_is_lost_where_a_third_is_away() -> None:
     """Each mini-batch that came up is learned from once, whoever leaves meanwhile."""
     away = {
@@ -149,19 +158,11 @@ def test_nothing_is_lost_where_a_third_is_away() -> None:
     group = device(1.0, transfer_s=0.5, run_ahead=4, count=30) | {"absences": away}
     scenario = stated(10, group, step_s=0.25, batching={"window": "2 s", "most": 8})
     world = world_of(scenario)
-    check(world, spans_of(world))
+    checked(world)
     columns = columns_of(world)
     learned = columns[np.isin(columns.kind, (STEP, JOINT))]
     pairs = set(zip(learned.device.tolist(), learned.batch.tolist(), strict=True))
     assert len(pairs) == len(learned) == 300
-
-
-def check(world: World, spans: list[Span]) -> None:
-    """All invariants."""
-    checks = InvariantFold(world)
-    for block in blocks_of(spans, 10):
-        checks.add(block.columns)
-    checks.finish()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_broken_joint_steps_are_found(changes: dict[str, Any] | None, number: in
 
     spans = [span for span in map(change, spans_of(world)) if span is not None]
     with pytest.raises(InvariantError) as caught:
-        check(world, spans)
+        check_invariants(world, spans)
     assert caught.value.number == number
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+from checks import checked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
@@ -22,7 +23,6 @@ from worlds import (
     world_of,
 )
 
-from mobisim.report.invariants import InvariantFold
 from mobisim.report.metrics import MetricsFold
 from mobisim.span import (
     DOWNLOAD,
@@ -206,10 +206,4 @@ def test_blame_and_invariants_hold_for_other_methods(
     for seed in range(150):
         choose = Random(seed)
         world = without_horizon(sort(choose, random_world(choose)))
-        spans = spans_of(world)
-        totals = folded(world, spans).totals()
-        assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-9), f"seed {seed}"
-        fold = InvariantFold(world)
-        for block in blocks_of(spans, 7):
-            fold.add(block.columns)
-        fold.finish()
+        checked(world)

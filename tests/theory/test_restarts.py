@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from checks import checked
 from worlds import columns_of, device, stated, world_of
 
-from mobisim.report.invariants import InvariantFold
-from mobisim.sim.engine import simulate
 from mobisim.span import DOWN, STEP, TRANSFER, SpanColumns
 from mobisim.world import World
 
@@ -43,10 +42,7 @@ def whole_steps(columns: SpanColumns) -> list[tuple[int, int, int]]:
 def test_everything_is_ingested_once(restarts: dict[str, Any], workers: int) -> None:
     """What was uploaded is stepped exactly once, nothing is uploaded twice, the gaps are told."""
     world, calm = fleet(restarts, workers=workers), fleet(None, workers=workers)
-    fold = InvariantFold(world)
-    for block in simulate(world):
-        fold.add(block.columns)
-    fold.finish()
+    checked(world)
     columns, expected = columns_of(world), columns_of(calm)
     ingested, due = (sorted(step[:2] for step in whole_steps(c)) for c in (columns, expected))
     assert ingested == due

@@ -9,9 +9,9 @@ from random import Random
 import numpy as np
 import pytest
 import witness
+from checks import check_invariants, checked
 from worlds import (
     assert_alike,
-    blocks_of,
     columns_of,
     cut_before_little_room,
     cut_in_rounds,
@@ -28,8 +28,7 @@ from worlds import (
 )
 
 from mobisim.errors import InvariantError
-from mobisim.report.invariants import InvariantFold
-from mobisim.report.metrics import BacklogFold, MetricsFold
+from mobisim.report.metrics import BacklogFold
 from mobisim.scenario.load import load
 from mobisim.sim.job import Client
 from mobisim.sim.participant import Participant
@@ -93,14 +92,7 @@ def test_invariants_hold_and_blame_fills_the_makespan(
         world = without_horizon(sort(choose, random_world(choose)))
         assert world.rounds is not None
         spans = spans_of(world)
-        checks, metrics = InvariantFold(world), MetricsFold(world)
-        for block in blocks_of(spans, 50):
-            checks.add(block.columns)
-            metrics.add(block)
-        checks.finish()
-        totals = metrics.totals()
-        assert totals.num_steps == world.total_steps
-        assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-12)
+        assert checked(world, spans).num_steps == world.total_steps, f"seed {seed}"
         kinds = [span.kind for span in spans]
         updates = np.bincount([span.device for span in spans if span.kind == UPDATE])
         given_up += any(updates % world.rounds.local[: len(updates)])
@@ -252,10 +244,7 @@ def test_devices_begin_where_they_are() -> None:
 
 def _wrong(world: World, change: Callable[[Span], Span | None]) -> None:
     spans = [span for span in map(change, spans_of(world)) if span is not None]
-    fold = InvariantFold(world)
-    for block in blocks_of(spans, 10):
-        fold.add(block.columns)
-    fold.finish()
+    check_invariants(world, spans)
 
 
 @pytest.mark.parametrize(
