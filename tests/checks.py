@@ -31,9 +31,7 @@ def checked(world: World, spans: Sequence[Span] | None = None) -> Totals:
     """What a run comes to; its invariants hold, and the chain of causes fills the makespan."""
     spans = spans_of(world) if spans is None else spans
     check_invariants(world, spans)
-    metrics = MetricsFold(world)
-    for block in blocks_of(spans, BLOCK_ROWS):
-        metrics.add(block)
-    totals = metrics.totals()
+    (block,) = blocks_of(spans, len(spans))
+    totals = MetricsFold(world).add(block).totals()
     assert totals.blame.total == pytest.approx(totals.makespan_s, rel=1e-9), world
     return totals

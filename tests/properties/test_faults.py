@@ -97,7 +97,7 @@ AWAY_30_PERCENT = Absences.model_validate(
 def test_what_links_carry_is_delivered_or_torn() -> None:
     """Devices away for 30 % of the time: each message arrives once, and the rest is torn ones."""
     num_torn = Counter[str]()
-    for choose in map(Random, SWEEP):
+    for choose in map(Random, range(40)):
         world = without_horizon(random_world(choose))
         groups = [replace(group, absences=AWAY_30_PERCENT) for group in world.groups]
         world = replace(world, groups=tuple(groups))
@@ -114,7 +114,8 @@ def test_what_links_carry_is_delivered_or_torn() -> None:
             least, most = supplied(world, span)
             assert least - 8 - 1e-6 < 8 * span.num_bytes <= most + 1e-6, span
         num_torn.update(KINDS[span.kind] for span in torn)
-    assert min(num_torn["transfer"], num_torn["download"]) >= 5, num_torn
+    assert num_torn["transfer"] > 100, num_torn
+    assert num_torn["download"] > 3, num_torn
 
 
 def handed_over(world: World) -> int:
