@@ -142,7 +142,8 @@ def read_sweep(path: Path) -> Sweep:
         )
         for axis, name in zip(found["axes"], names, strict=True)
     )
-    places = [row | {"place": path / POINTS / str(row["digest"])} for row in rows]
+    # Where no point could be looked at, none has a digest.
+    places = [row | {"place": path / POINTS / str(row.get("digest"))} for row in rows]
     return Sweep(found["name"], tuple(varied), found["num_trajectories"], tuple(places))
 
 

@@ -66,7 +66,7 @@ def drive(pool: Pool, jobs: Iterable[Job], done: Done) -> None:
             suspects = _until_broken(executor, pool.window, waiting, done)
         broken = 0 if suspects else broken + 1
         if broken > MAX_BROKEN:
-            raise MobisimError("worker processes do not start; is this machine out of memory?")
+            raise _no_workers()
         for job in suspects:
             waiting.extend(done(job, _alone(pool, job)))
 
@@ -110,7 +110,29 @@ def _alone(pool: Pool, job: Job) -> Any:
         try:
             return _result(executor.submit(guarded, job.work, *job.arguments))
         except BrokenProcessPool:
+            _check_that_workers_start(pool)
             return Failure("its process was killed, perhaps for the memory that it took")
+
+
+def _check_that_workers_start(pool: Pool) -> None:
+    """Tells work that kills its process from processes that end before any work.
+
+    Raises:
+        MobisimError: not even a process with nothing to do comes to its end.
+    """
+    with pool.open() as executor:
+        try:
+            executor.submit(int).result()
+        except BrokenProcessPool as error:
+            raise _no_workers() from error
+
+
+def _no_workers() -> MobisimError:
+    return InputError(
+        "worker processes do not start; what was finished is kept",
+        hint="is this machine out of memory? in a script, call what starts them below"
+        " `if __name__ == '__main__':`",
+    )
 
 
 def _result(future: Future[Any]) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pytest
 from pools import AtOnce
 
-from mobisim.errors import InputError, MobisimError
+from mobisim.errors import InputError
 from mobisim.sweeps.pools import Job, cluster, drive, processes
 from mobisim.sweeps.work import Failure
 
@@ -83,17 +84,18 @@ def test_a_job_that_kills_its_process_is_the_only_failure() -> None:
     assert {found for found in results.found.values() if isinstance(found, int)} == {0, 2, 4, 6, 8}
 
 
-def test_pools_that_never_start_are_given_up() -> None:
-    """With a word on why that may be."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_pools_that_never_start_are_given_up(at_once: bool) -> None:
+    """Whether work is refused or never comes back: with a word on why that may be."""
     executor = AtOnce()
+    executor.dies_at = lambda call: True
 
     def refuse(*_: Any) -> Any:
-        from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415 - one test's
-
         raise BrokenProcessPool
 
-    executor.submit = refuse  # type: ignore[method-assign]
-    with pytest.raises(MobisimError, match="do not start"):
+    if at_once:
+        executor.submit = refuse  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="do not start; what was finished is kept"):
         drive(executor.pool(), jobs(double, [1]), Results())
 
 
