@@ -13,7 +13,7 @@ from mobisim.report.summary import Summary
 from mobisim.report.tables import SPANS, STEPS
 from mobisim.scenario.schema import Scenario
 from mobisim.span import MEANINGS
-from mobisim.units import DIMENSIONS, ENERGY, Dimension
+from mobisim.units import DIMENSIONS, Dimension
 
 Schema = dict[str, Any]
 BOUNDS = {
@@ -181,7 +181,7 @@ def table(*head: str, rows: Iterable[str]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
 
 
-unit_names = table("quantity", "units", "for example", rows=map(units, (*DIMENSIONS, ENERGY)))
+unit_names = table("quantity", "units", "for example", rows=map(units, DIMENSIONS))
 scenario_fields = told(Scenario)
 summary_fields = told(Summary)
 span_columns = columns(SPANS)

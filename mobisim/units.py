@@ -80,7 +80,7 @@ POWER_PER_RATE = Dimension(
     {"W/(bit/s)": 1.0, "mW/(Mbit/s)": 1e-9, "W/(Mbit/s)": 1e-6},
 )
 
-DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, POWER_PER_RATE)
+DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, ENERGY, POWER_PER_RATE)
 
 
 def quantity(value: object) -> tuple[float, Dimension] | None:
@@ -115,6 +115,11 @@ def human_size(num_bytes: float) -> str:
 def human_energy(joules: float) -> str:
     """An energy as people say it."""
     return _human(joules, "J")
+
+
+def human_flop(flop: float) -> str:
+    """Floating-point operations as people say them."""
+    return _human(flop, "FLOP")
 
 
 def human_rate(bits_per_s: float) -> str:

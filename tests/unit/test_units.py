@@ -8,6 +8,8 @@ from mobisim import units
 from mobisim.units import (
     BANDWIDTH,
     COMPUTE,
+    DIMENSIONS,
+    ENERGY,
     POWER,
     POWER_PER_RATE,
     RATE,
@@ -18,8 +20,6 @@ from mobisim.units import (
     human_size,
     human_time,
 )
-
-DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, POWER_PER_RATE)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,14 @@ DIMENSIONS = (TIME, RATE, SIZE, BANDWIDTH, COMPUTE, POWER, POWER_PER_RATE)
         (BANDWIDTH, "51.2 GB/s", 51.2e9),
         (COMPUTE, ".9 Tflop/s", 0.9e12),
         (POWER, "710 mW", 0.71),
+        (ENERGY, "18 Wh", 64_800.0),
         (POWER_PER_RATE, "77 mW/(Mbit/s)", 77e-9),
     ],
 )
 def test_a_quantity_is_read_into_si(dimension: Dimension, text: str, value: float) -> None:
     """Number and unit give the SI value, with or without space between them."""
     assert dimension.parse(text) == pytest.approx(value, rel=1e-15)
+    assert units.quantity(text) == (dimension.parse(text), dimension)  # by its unit alone
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS, ids=lambda d: d.name)
