@@ -283,6 +283,9 @@ def test_published_figures_are_told_with_source_and_grade() -> None:
     assert all(one.source.endswith((", S", ", P")) for one in found)
     assert found[0].agrees
     assert [one.agrees for one in found].count(False) == 2  # LoRA, with fused attention
+    federated = [one.ours / one.published for one in found if one.source.startswith("Fed ")]
+    assert federated[:2] == pytest.approx([1, 1], abs=0.1)  # what is sent and computed
+    assert federated[2] < 1  # fp16 weights and one mini-batch, no more
 
 
 @pytest.mark.parametrize(
