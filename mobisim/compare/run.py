@@ -21,6 +21,7 @@ from mobisim.compare.clock import Clock
 from mobisim.compare.crossing import crossings
 from mobisim.compare.question import METHOD, Question
 from mobisim.compare.standings import standings, steps_to_target
+from mobisim.errors import InputError
 from mobisim.report import results, wording
 from mobisim.report.comparison import AtRate, Comparison, as_json, as_rows
 from mobisim.report.series import unnested
@@ -53,9 +54,10 @@ def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
 
 
 def _check_free(place: Path, digest: str) -> None:
-    found = results.read_digest(place, ANSWER)
-    if found is not None and found != digest:
-        results.check_free(place, digest)
+    if results.read_digest(place, ANSWER) not in (None, digest):
+        raise InputError(
+            "another comparison is there already", where=str(place), hint="choose another --out"
+        )
 
 
 def _chosen(question: Question, pool: Pool) -> dict[str, Choice]:
@@ -96,6 +98,7 @@ def _about(scenario: Scenario) -> dict[str, Any]:
         "name": scenario.name,
         "model": _listed(model.name for model in models if model) or None,
         "device": _listed(_devices(group) for group in groups),
+        "num_devices": scenario.num_devices,
         "link": _listed(group.link.name for group in groups),
         "server": scenario.server.profile.name,
         "rate": link.uplink.value if link.kind == "constant" else None,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mobisim.report.wording import count
 from mobisim.units import human_size
 
 
@@ -118,6 +119,12 @@ class Comparison:
     rates: tuple[AtRate, ...]
     crossings: tuple[Crossing, ...]
     notes: tuple[str, ...] = ()
+    num_devices: int = 1
+
+    @property
+    def devices(self) -> str:
+        """Whose bytes and energy these are, all together."""
+        return "the device" if self.num_devices == 1 else count(self.num_devices, "device")
 
     @property
     def trained(self) -> bool:

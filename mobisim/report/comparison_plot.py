@@ -47,7 +47,7 @@ def drawn_comparison(found: Comparison) -> Iterator[Page]:
             (TIME, heading(found)),
             (MEMORY, "peak memory of the device"),
             (QUALITY, _quality_heading(found)),
-            (LEAVES, "bytes that leave the device"),
+            (LEAVES, f"bytes that leave {found.devices}"),
         ):
             left = box.left if box is TIME else box.left - NAMES
             sheet.write(left, box.top - HEADING, words, color=INK)

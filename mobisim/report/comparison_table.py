@@ -113,7 +113,7 @@ def _size(num_bytes: float | None) -> str:
 
 def _ledger(found: Comparison) -> Iterator[Table | Text]:
     kinds = found.leaving
-    table = _table("leaves the device", kinds)
+    table = _table(f"leaves {found.devices}", kinds)
     for standing in found.standings:
         if standing.leaves is not None:
             cells = (_size(standing.leaves.get(kind, 0)) for kind in kinds)
@@ -166,6 +166,8 @@ def _notes(found: Comparison) -> Iterator[str]:
         if standing.fits is False:
             short = human_size(standing.short_bytes or 0)
             yield f"{standing.method} does not fit: the {standing.short_side} is short by {short}"
+    if found.num_devices > 1:
+        yield f"Bytes and energy are those of all {found.devices} together."
     if any(METHODS[one.method].rounds for one in _known(found)):
         yield "With rounds a step is the average that ends one."
     if found.trained:

@@ -278,6 +278,9 @@ def test_work_is_done_once(task: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert [one.method for one in found.standings] == list(METHODS)
     assert made == {"prepare": len(METHODS), "draw": 1}
     assert small(task, tmp_path / "c", train=False).session != question.session  # read anew
+    other = small(task, tmp_path / "c", list(METHODS)[:1], train=False)
+    with pytest.raises(mobisim.InputError, match="another comparison is there already"):
+        compare(other, AtOnce().pool())
 
 
 def makespans(question: Question, method: str, rates: Iterable[float]) -> NDArray[np.float64]:

@@ -111,6 +111,16 @@ def test_without_learning_nothing_is_said_of_it() -> None:
     assert busy.split()[5:8] == ["5.89", "min", "-"]
 
 
+def test_whose_bytes_they_are_is_said(lines: list[str]) -> None:
+    """Those of one device, or of all of them."""
+    assert any(line.startswith("leaves the device ") for line in lines)
+    assert not any("together" in line for line in lines)
+    found = printed(replace(comparison(replace(WIDE, leaves=KINDS)), num_devices=100_000))
+    assert any(line.startswith("leaves 100,000 devices ") for line in found)
+    assert "Bytes and energy are those of all 100,000 devices together." in found
+    assert max(map(len, found)) <= 80
+
+
 def test_who_misses_the_target_is_named_where_lines_are() -> None:
     """Above all others, under a heading of their own, and in no line's colour."""
     missing = replace(WIDE, method="mobillm", num_met=0, time_to_target_s=None)
