@@ -80,11 +80,11 @@ def leaning_first(found: PlanAnswer) -> str:
     many = len(found.leanings)
     values = "an assumed value" if many == 1 else f"{many} assumed values"
     first = next(one for one in found.leanings if one.told == "sought")
-    return f"This leans on {values}. {_over(first)}, {first.path} from {_range(first)}."
+    return f"This leans on {values}: {_over(first)} as {first.path} goes from {_range(first)}."
 
 
 def _over(one: Leaning) -> str:
-    return f"The answer is {one.low or 'nothing'} to {one.high or 'nothing'}"
+    return f"the answer goes from {one.low or 'nothing'} to {one.high or 'nothing'}"
 
 
 def _range(one: Leaning) -> str:
@@ -133,7 +133,7 @@ def _why(found: PlanAnswer) -> Iterator[RenderableType]:
             if pace.headroom >= 1:
                 times = f"{1 + pace.headroom:.3g} times as much of it"
                 text = text.replace(f"{more} more of it", times)
-        yield Text(text[0] + text[1:])
+        yield Text(text)
     if found.why and found.outcomes[found.binding].value is None:
         yield Text(f"{found.why[0].upper()}{found.why[1:]}.")
 
@@ -182,9 +182,8 @@ def _trust(found: PlanAnswer) -> Iterator[RenderableType]:
     ranges = "; ".join(f"{knob.path} {knob.range}" for knob in found.knobs)
     yield Text(f"Looked between: {ranges}.")
     yield Text(f"Found by {search.how}.")
-    yield Text(
-        f"{count(search.runs, 'run')}{trained}; {count(search.reasons, 'run')} for the reasons."
-    )
+    reasons = f"; {count(search.reasons, 'run')} for the reasons" if search.reasons else ""
+    yield Text(f"{count(search.runs, 'run')}{trained}{reasons}.")
 
 
 def _seeds(found: PlanAnswer) -> str:

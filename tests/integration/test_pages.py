@@ -42,7 +42,9 @@ NOT_RUN = {
 PAIR = "--no-train --set training.num_samples=16 --set deliver=none --address-file address"
 # What takes minutes as it stands is run in its short form: with these words in addition.
 SHORTER = {
+    "mobisim run wifi_5mbps --set": "--no-train --no-plots",  # as the one before it draws
     "mobisim run wifi_5mbps": "--no-train",
+    "mobisim run mine.yaml": "--no-plots",
     "mobisim sweep wifi_5mbps": "--no-train --jobs 1",
     "mobisim sweep lte": "--jobs 1",
     "mobisim compare wifi_5mbps --methods": "--no-train --lr 1e-3 --seeds 1 --jobs 1",
@@ -228,9 +230,20 @@ INLINE = [
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in INLINE}))
-def test_a_command_in_passing_is_one(command: str) -> None:
-    """What a sentence or a table names is a command, and its options are options of that."""
+def test_a_command_in_passing_is_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a sentence or a table names is a command with its options; what only shows is run."""
     check_options(command)
+    name, *words = shlex.split(command)[1:]
+    if name in {"show", "schema"} and not any(map(str.isupper, words)):
+        assert mobisim(capsys, name, *words).code == 0
+
+
+def test_every_command_has_an_example() -> None:
+    """On some page, in a block or in passing, as a new user would type it."""
+    pages = "\n".join(path.read_text("utf-8") for path in PAGES)
+    assert set(cli.commands) <= set(
+        re.findall(r"(?:^|[`$] ?)mobisim ([a-z]+)", pages, re.MULTILINE)
+    )
 
 
 def test_the_documentation_builds() -> None:
