@@ -103,7 +103,11 @@ class BlameFold:
         self.delivery: dict[int, Blame] = {}  # of what each downlink brought
         self.last_step = NOTHING
         self.final = NOTHING
-        self.follow: dict[int, Callable[[Row], None]] = {
+        self.follow, self.lost = self._followers(), self._losses()
+
+    def _followers(self) -> dict[int, Callable[[Row], None]]:
+        """What a span of each kind is followed by."""
+        return {
             **dict.fromkeys((FORWARD, ENCODE), self._device_work),
             BACKWARD: self._backward,
             **dict.fromkeys((DECODE, SIDE_FORWARD), self._worker_work),
@@ -118,7 +122,10 @@ class BlameFold:
             DOWN: self._down,
             JOINT: self._learned_from,
         }
-        self.lost: dict[int, Callable[[Row], None]] = {
+
+    def _losses(self) -> dict[int, Callable[[Row], None]]:
+        """The same of spans that were cut."""
+        return {
             **dict.fromkeys((FORWARD, ENCODE), self._lost_work),
             TRANSFER: self._lost_transfer,
             DOWNLOAD: self._lost_download,

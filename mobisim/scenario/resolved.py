@@ -179,7 +179,15 @@ def _check_replay(scenario: Scenario, found: Options) -> None:
 
 
 def _check_rounds(scenario: Scenario, found: Options) -> None:
-    """Refuse more participants than devices, and machines that rounds do not know."""
+    """Refuse rounds that nobody could end, and what they do not know."""
+    _check_participants(scenario, found)
+    _check_buffer(scenario, found)
+    _check_ranks(scenario, found)
+    _check_machines(scenario, found)
+
+
+def _check_participants(scenario: Scenario, found: Options) -> None:
+    """Refuse more participants than devices, and a deadline where each of them is waited for."""
     rounds = scenario.federation.rounds
     participants = rounds.participants
     if found.method.replies and (rounds.deadline is not None or rounds.over_selection > 1):
@@ -195,7 +203,10 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
             expected=f"at most {scenario.num_devices}",
             got=str(participants),
         )
-    _check_buffer(scenario, found)
+
+
+def _check_ranks(scenario: Scenario, found: Options) -> None:
+    """Refuse a device with a higher rank than the average."""
     for index, group in enumerate(scenario.devices):
         most = bypass.rank if isinstance(bypass := found.method.bypass, Lora) else None
         if found.method.ranks and group.rank is not None and most and group.rank > most:
@@ -205,6 +216,10 @@ def _check_rounds(scenario: Scenario, found: Options) -> None:
                 expected=f"at most {most}",
                 got=str(group.rank),
             )
+
+
+def _check_machines(scenario: Scenario, found: Options) -> None:
+    """Refuse what no machine does that takes part in rounds."""
     trains = bool(found.method.replies)  # halves of models, mini-batch by mini-batch
     for key, is_known in (("restarts", False), ("room", trains), ("batching", False)):
         if getattr(scenario.server, key) is not None and not is_known:
