@@ -15,6 +15,9 @@ no_train = click.option(
     "--no-train", is_flag=True,
     help="Timing only: as many mini-batches per device as training would take.",
 )  # fmt: skip
+jobs = click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="COUNT", help="Processes [default: one a core].",
+)  # fmt: skip
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE",
     help='Override a field, e.g. devices[0].link.uplink="20 Mbit/s"; may be repeated.',

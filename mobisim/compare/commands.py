@@ -29,9 +29,7 @@ from mobisim import options
     help="Of the uplink, to say which method wins at each [default: 1,2,5,…,200 Mbit/s].",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Put the answer right here.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="COUNT", help="Processes [default: one a core].",
-)  # fmt: skip
+@options.jobs
 @options.no_train
 @click.option("--no-plots", is_flag=True, help="Leave the picture out.")
 @click.option("--json", "as_json", is_flag=True, help="Print compare.json and nothing else.")

@@ -35,9 +35,7 @@ _WHAT = "\b\n" + "\n".join(f"{kind:<13}{what}" for kind, what in PICTURES.items(
     "--seeds", type=click.IntRange(min=1), metavar="COUNT", help="Repeat each with so many seeds.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Put table and points right here.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="COUNT", help="Processes [default: one a core].",
-)  # fmt: skip
+@options.jobs
 @click.option(
     "--scheduler", metavar="ADDRESS",
     help="Use the workers of a Dask scheduler, e.g. tcp://127.0.0.1:8786 (extra: cluster).",

@@ -95,15 +95,10 @@ class _Half:
 
         chosen = Options(
             train=self.train, plots=self.plots, out=self.out, resume=self.resume,
-            checkpoint_every_s=self.checkpoint_every, command=" ".join(_words()),
+            checkpoint_every_s=self.checkpoint_every, command=options.command_line(),
             progress=progress or (lambda what, done, total: None),
         )  # fmt: skip
         return Plan.of(load(self.scenario, self.overrides), chosen)
-
-
-def _words() -> list[str]:
-    words: list[str] = click.get_current_context().find_root().obj or []
-    return ["mobisim", *words]
 
 
 @click.command()
