@@ -7,8 +7,6 @@ it early, between two points. A rival is one more entry of RIVALS.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import datetime as dt
 import math
 import statistics
@@ -24,6 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from race import Racer, draw_race
+
+sys.path.append(str(Path(__file__).parents[1]))  # what studies share
+from points import Row, Table, asked
 
 import mobisim
 from mobisim.compare.statistics import interval, paired
@@ -52,7 +53,6 @@ FIELDS = (
     "makespan_s", "uplink_bytes", "downlink_bytes", "seconds", "digest", "date",
 )  # fmt: skip
 
-Row = dict[str, str]
 Point = tuple[str, str, int, float]  # variant, skew, seed, learning rate
 
 
@@ -244,19 +244,13 @@ class Study:
 
     def __init__(self, name: str) -> None:
         self.name, self.task = name, TASKS[name]
-        self.table = HERE / f"{name}.csv"
-
-    def rows(self) -> list[Row]:
-        """What is done."""
-        if not self.table.exists():
-            return []
-        with self.table.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        self.table = Table(HERE / f"{name}.csv", FIELDS)
 
     def missing(self) -> Iterator[Point]:
         """What is not done, variant by variant: what chooses its learning rate, then all seeds."""
         done = {
-            (row["variant"], row["skew"], int(row["seed"]), float(row["lr"])) for row in self.rows()
+            (row["variant"], row["skew"], int(row["seed"]), float(row["lr"]))
+            for row in self.table.rows()
         }
         for name in self.task.variants:
             tuning = ((name, TUNING_SKEW, TUNING_SEED, rate) for rate in self.task.rates)
@@ -270,15 +264,6 @@ class Study:
         tried = [row for row in self._of(variant) if int(row["seed"]) == TUNING_SEED]
         best = min(tried, key=lambda row: (-float(row["accuracy"]), float(row["lr"])))
         return float(best["lr"])
-
-    def append(self, row: Row) -> None:
-        """Add a row to the table."""
-        is_new = not self.table.exists()
-        with self.table.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
 
     def found(self, variant: str, skew: str) -> list[Row]:
         """The rows of the seeds that are done, in their order."""
@@ -303,7 +288,7 @@ class Study:
         return paired(self.accuracies(variant, skew), self.accuracies(reference, skew))
 
     def _of(self, variant: str) -> list[Row]:
-        return [row for row in self.rows() if row["variant"] == variant]
+        return [row for row in self.table.rows() if row["variant"] == variant]
 
 
 TEXT = """# Learning together
@@ -355,7 +340,7 @@ HEADER = (
 
 def text_of(studies: Sequence[Study]) -> str:
     """README.md: a table for each task."""
-    dates = sorted({row["date"] for study in studies for row in study.rows()})
+    dates = sorted({row["date"] for study in studies for row in study.table.rows()})
     text = TEXT.format(
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])),
     )
@@ -524,18 +509,14 @@ def write() -> None:
 
 def main() -> None:
     """Run what is missing, then write table and picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which to end")
-    arguments = parser.parse_args()
-    end = time.monotonic() + 60 * arguments.minutes
-    studies = [Study(name) for name in arguments.tasks or TASKS]
+    names, is_time_left = asked(__doc__, [*TASKS])
+    studies = [Study(name) for name in names]
     with tempfile.TemporaryDirectory(prefix="mobisim-activations-") as shared:
         for study in studies:
-            while time.monotonic() < end and (point := next(study.missing(), None)):
+            while is_time_left() and (point := next(study.missing(), None)):
                 name, skew, seed, rate = point
                 sys.stderr.write(f"{study.name}: {name}, {skew}, seed {seed}, lr {rate:g}\n")
-                study.append(measure(study.task, point, Path(shared)))
+                study.table.append(measure(study.task, point, Path(shared)))
     write()
 
 

@@ -7,12 +7,9 @@ kept: it can be interrupted and resumed, and `--minutes` ends it early, between 
 
 from __future__ import annotations
 
-import argparse
-import csv
 import datetime as dt
 import hashlib
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -21,6 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # what studies share
+from points import Row, Table, asked
 
 import mobisim
 from mobisim.compare.statistics import interval, paired
@@ -40,7 +40,6 @@ FIELDS = (
     "variant", "seed", "lr", "accuracy", "loss", "parameters", "seconds", "digest", "date",
 )  # fmt: skip
 
-Row = dict[str, str]
 Point = tuple[str, int, float]  # variant, seed, learning rate
 
 
@@ -165,14 +164,7 @@ class Study:
 
     def __init__(self, name: str) -> None:
         self.name, self.task = name, TASKS[name]
-        self.table = HERE / f"{name}.csv"
-
-    def rows(self) -> list[Row]:
-        """What is done."""
-        if not self.table.exists():
-            return []
-        with self.table.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        self.table = Table(HERE / f"{name}.csv", FIELDS)
 
     def missing(self, variant: str) -> Iterator[Point]:
         """What is not done of a variant: first what chooses its learning rate, then the seeds."""
@@ -201,15 +193,6 @@ class Study:
         best = min(tried, key=lambda row: (-float(row["accuracy"]), float(row["loss"])))
         return float(best["lr"])
 
-    def append(self, row: Row) -> None:
-        """Add a row to the table."""
-        is_new = not self.table.exists()
-        with self.table.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
-
     def accuracies(self, variant: str) -> list[float]:
         """In percent, by seed, of the seeds that are done."""
         rate = self.rate(variant) if self._of(variant) else None
@@ -233,7 +216,7 @@ class Study:
         return [row for row in found if int(row["seed"]) == TUNING_SEED]
 
     def _of(self, variant: str) -> list[Row]:
-        return [row for row in self.rows() if row["variant"] == variant]
+        return [row for row in self.table.rows() if row["variant"] == variant]
 
 
 def _neighbours(rate: float) -> set[float]:
@@ -282,7 +265,7 @@ HEADER = (
 
 def text_of(studies: Sequence[Study]) -> str:
     """README.md: a table for each task."""
-    dates = sorted({row["date"] for study in studies for row in study.rows()})
+    dates = sorted({row["date"] for study in studies for row in study.table.rows()})
     text = TEXT.format(dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])))
     return "\n".join([text, *chain.from_iterable(map(_section, studies))])
 
@@ -297,7 +280,7 @@ def _section(study: Study) -> Iterator[str]:
 
 
 def _line(study: Study, variant: str) -> str:
-    row = next(row for row in study.rows() if row["variant"] == variant)
+    row = next(row for row in study.table.rows() if row["variant"] == variant)
     values, rate = study.accuracies(variant), study.rate(variant)
     edge = "*" if study.at_edge(variant) else ""
     return (
@@ -362,17 +345,13 @@ def write() -> None:
 
 def main() -> None:
     """Run what is missing, then write table and figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which to end")
-    arguments = parser.parse_args()
-    end = time.monotonic() + 60 * arguments.minutes
-    studies = [Study(name) for name in arguments.tasks or TASKS]
+    names, is_time_left = asked(__doc__, [*TASKS])
+    studies = [Study(name) for name in names]
     with tempfile.TemporaryDirectory(prefix="mobisim-activations-") as shared:
-        while time.monotonic() < end and (found := next(missing(studies), None)):
+        while is_time_left() and (found := next(missing(studies), None)):
             study, point = found
             sys.stderr.write(f"{study.name}: {point[0]}, seed {point[1]}, lr {point[2]:g}\n")
-            study.append(measure(study.task, point, Path(shared)))
+            study.table.append(measure(study.task, point, Path(shared)))
     write()
 
 
