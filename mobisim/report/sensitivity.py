@@ -15,12 +15,13 @@ from mobisim.report.figure import GREY, PALE, Box, TimeUnit, page, time_unit
 from mobisim.report.series import Series, Style, by, others, style, unnested
 from mobisim.report.sweep_table import Sweep, Varied
 
-WIDTH, HEIGHT = 8.6, 5.2
+WIDTH, HEIGHT = 8.6, 5.4
 PLOT = Box(0.95, 1.05, 7.3, 3.3)
 NOTE = (
     "deviation of the logarithms of the devices' factors: 0.3 makes one in six devices slower than "
     "0.74 times the median"
 )
+OF_SEEDS = "line: the mean over the seeds; band: from the least to the greatest of them"
 DEVIATIONS = ("sampled.pace", "sampled.rate")
 
 
@@ -51,7 +52,9 @@ def draw_sensitivity(sweep: Sweep, out: Path) -> None:
             line = [(at, [*map(unit.of, found)]) for at, found in points(series, field, column)]
             _draw_line(axes, line, style(number), series.label)
         _finish(axes, field, what, unit, named=len(lines) > 1)
-        sheet.write(0.3, HEIGHT - 0.3, NOTE, color=GREY, fontsize=8.5)
+        notes = [NOTE, OF_SEEDS] if len(lines[0].rows) > len(field.values) else [NOTE]
+        for at, note in enumerate(notes):
+            sheet.write(0.3, HEIGHT - 0.5 + 0.22 * at, note, color=GREY, fontsize=8.5)
         sheet.save(out)
 
 
