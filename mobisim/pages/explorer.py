@@ -68,14 +68,19 @@ class Seen:
 
     @cached_property
     def makespan_s(self) -> float:
-        """Of the whole run: known, or until the last device is done where all keep their pace."""
+        """Of the whole run: known, or until the last device is done where all keep their pace.
+
+        Nor less than all steps take at the pace of all: of a large fleet few devices have been seen
+        to step, let alone twice.
+        """
         if self.whole:
             return self.totals.makespan_s
         batches = self.prepared.world.batches_of
         done = [self.ends[self.devices == device] for device in range(len(batches))]
         left = zip(done, batches.tolist(), strict=True)
         lasts = (float(e[-1]) + (n - len(e)) * _pace(e) for e, n in left if len(e))
-        return max(lasts, default=self.totals.makespan_s)
+        together = self.totals.makespan_s + (self.all_steps - len(self.ends)) * self.every_s
+        return float(max(together, *lasts))
 
     @property
     def scale(self) -> float:

@@ -70,9 +70,23 @@ def test_a_whole_answer_is_that_of_the_run(lte: Explorer) -> None:
     assert dict(found["numbers"])["sets the pace"] == summary.bottleneck
 
 
-def test_a_glance_is_near_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The beginning of a run and its pace tell the time of all of it within a few per cent."""
-    shared = Explorer("wifi_shared")
+FLEET = (
+    "devices[*].count=200",
+    "devices[*].link.uplink=150 Mbit/s",
+    "num_batches=10",
+    "deliver=none",
+)
+
+
+@pytest.mark.parametrize(("name", "sets"), [("wifi_shared", ()), ("shared_server", FLEET)])
+def test_a_glance_is_near_the_whole(
+    name: str, sets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginning of a run and its pace tell the time of all of it within a few per cent.
+
+    Also of a fleet so large that the glance ends before most of its devices have had a step.
+    """
+    shared = Explorer(name, sets)
     monkeypatch.setattr(explorers, "GLANCE_SPANS", 3_000)
     glance, whole = shared.answer({}, whole=False), shared.answer({}, whole=True)
     assert (glance["whole"], whole["whole"]) == (False, True)
