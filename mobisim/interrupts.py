@@ -7,10 +7,13 @@ destructor, or in a callback from C. One that got lost there counts at the next 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Any
 
 _came: list[int] = []
 
@@ -22,10 +25,12 @@ def remembering() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, _remember)
+    before, tell = signal.signal(signal.SIGINT, _remember), sys.unraisablehook
+    sys.unraisablehook = partial(_tell_of_others, tell)
     try:
         yield
     finally:
+        sys.unraisablehook = tell
         signal.signal(signal.SIGINT, before)
         _came.clear()
 
@@ -33,6 +38,12 @@ def remembering() -> Iterator[None]:
 def _remember(number: int, frame: FrameType | None) -> None:
     _came.append(number)
     signal.default_int_handler(number, frame)
+
+
+def _tell_of_others(tell: Callable[[Any], object], dropped: Any) -> None:
+    """Tell of an exception that was dropped, unless it is an interrupt: that will count."""
+    if not (_came and issubclass(dropped.exc_type, KeyboardInterrupt)):
+        tell(dropped)
 
 
 def check() -> None:

@@ -233,6 +233,31 @@ def test_an_interrupt_that_a_library_swallows_ends_the_work_all_the_same(tmp_pat
     interrupts.check()  # forgotten with the command that it was for
 
 
+class Dropped:
+    """Calls something as it goes, where exceptions are dropped."""
+
+    def __init__(self, last: Callable[[], object]) -> None:
+        self.last = last
+
+    def __del__(self) -> None:
+        """Nobody catches what comes of it."""
+        self.last()
+
+
+def test_an_interrupt_that_a_destructor_drops_is_not_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It counts later; whatever else is dropped there is told of, as ever."""
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
+    with interrupts.remembering():
+        Dropped(lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        Dropped(lambda: 1 // 0)
+    assert told == [ZeroDivisionError]
+
+
 def test_a_reader_that_goes_away_is_no_failure_to_talk_of(tmp_path: Path) -> None:
     """As with `mobisim show devices | head -1`."""
     process = start("schema", "scenario", cwd=tmp_path)
