@@ -23,7 +23,7 @@ from typing import Any
 
 from mobisim.cores import num_cores
 from mobisim.errors import InputError, MobisimError
-from mobisim.sweeps.work import Failure, guarded
+from mobisim.sweeps.work import Failure, end_within_work, guarded
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_BROKEN = 3  # pools that break with nothing under way, before giving up
@@ -195,6 +195,7 @@ def _one_thread_each() -> Iterator[None]:
 def _begin() -> None:
     """A worker leaves Ctrl-C to its parent, and ends with it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_within_work)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

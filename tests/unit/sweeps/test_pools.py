@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +112,22 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     ):
         pass
     assert raised.value.where == "--scheduler tcp://127.0.0.1:1"
+
+
+HALFWAY = """
+from mobisim.sweeps.pools import Job, drive, processes
+
+def interrupt(job, result):
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    drive(processes(2), [Job(str(n), bytes, (80_000_000,)) for n in range(6)], interrupt)
+"""
+
+
+def test_an_interrupt_does_not_wait_for_half_a_result(tmp_path: Path) -> None:
+    """Workers that are ended while they write a result leave nobody who reads on for ever."""
+    script = tmp_path / "halfway.py"
+    script.write_text(HALFWAY, "utf-8")
+    ran = subprocess.run([sys.executable, script], capture_output=True, timeout=60, check=False)
+    assert ran.stderr.strip().endswith(b"KeyboardInterrupt")
