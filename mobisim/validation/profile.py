@@ -37,6 +37,7 @@ ROUND_S, LEAST_BEATS = 6.0, 8  # of a round; and so many mini-batches at least
 STARTING_S = 0.1  # until all know of a round
 SETTLING = 2  # rounds in a rhythm before the first that counts
 FIRST = 2 + SETTLING  # so many rounds pass before it: the delay's, and one that gives a rhythm
+SLACK, SPARE_S = 2, 10.0  # a busy machine times its pieces later than the link carries
 LEAST_S = 1e-9  # a difference of two times may come out as nothing
 LOOPBACK = "127.0.0.1:0"
 Role = Literal["device", "server"]
@@ -172,7 +173,7 @@ def _lasting(scenario: Scenario, rounds: int, round_s: float) -> Scenario:
         for part in group.batches[plan.shape_number(batch)].parts
     )
     of_a_round = max(round_s / busy, LEAST_BEATS / plan.num_batches)  # in such runs
-    epochs = training.epochs * math.ceil(rounds * of_a_round)
+    epochs = training.epochs * math.ceil(SLACK * rounds * of_a_round + SPARE_S / busy)
     return scenario.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
 
 
