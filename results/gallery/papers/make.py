@@ -1,8 +1,8 @@
 """What papers claim of MobiLLM and PAE MobiLLM, what we get, and why they differ, side by side.
 
 Run from anywhere with `python results/gallery/papers/make.py`: times, memory and bytes, a minute.
-With `--train` the methods learn as well, for time to target and accuracy: with three seeds half an
-hour on one core (`--seeds`, `--jobs`). What is done is kept beside it: it can be interrupted and
+With `--train` the methods learn as well, for time to target and accuracy: with three seeds some two
+hours on one core (`--seeds`, `--jobs`). What is done is kept beside it: it can be interrupted and
 resumed, and more seeds take those that are there. Each trajectory is trained once for all
 scenarios, since what learns is the built-in stand-in.
 """
@@ -318,6 +318,7 @@ def _draw_ratios(axes: Axes, compared: Mapping[str, Comparison], method: str) ->
     axes.axhline(1, color=GREY, lw=0.8)
     axes.axhline(2.3, color=GREY, lw=0.8, ls=":")
     axes.set(xscale="log", yscale="log", xlabel="uplink (Mbit/s)")
+    axes.set_xlim(RATES[0] / 1.4, RATES[-1] * 1.4)
     axes.set_xticks(RATES, [f"{rate / 1e6:g}" for rate in RATES], fontsize=7.5)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
