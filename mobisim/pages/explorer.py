@@ -117,10 +117,12 @@ class Explorer:
         with placing_errors(self.document):
             scenario = self._scenario(moved)
             prepared = prepare(scenario, FAST, self._drawn(scenario))
-        if not prepared.runs:
-            return {**_of_misfit(prepared), "command": self.command(moved)}
-        seen = _look(prepared, whole=whole, overtaken=overtaken)
-        return {**_of_run(seen), "command": self.command(moved)}
+        shown = (
+            _of_run(_look(prepared, whole=whole, overtaken=overtaken))
+            if prepared.runs
+            else _of_misfit(prepared)
+        )
+        return {**shown, "command": self.command(moved)}
 
     def command(self, moved: Sequence[str]) -> str:
         """The command line that runs a setting."""

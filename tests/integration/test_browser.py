@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
-from webpage import served
 
 from mobisim.pages.explorer import Explorer
 from mobisim.pages.report import write_report
@@ -98,24 +97,11 @@ def test_a_timeline_is_moved_by_keyboard(report: str, browser: Browser) -> None:
         expect(status).to_have_text(whole)
 
 
-@pytest.fixture(scope="module")
-def lte() -> Explorer:
-    """The explorer of a shipped scenario."""
-    return Explorer("lte")
-
-
-@pytest.fixture(scope="module")
-def place(lte: Explorer) -> Iterator[str]:
-    """The address at which it is explored."""
-    with served(lte) as address:
-        yield address
-
-
 def test_a_knob_moved_by_keyboard_is_answered_by_the_engine(
-    lte: Explorer, place: str, browser: Browser
+    lte: Explorer, lte_page: str, browser: Browser
 ) -> None:
     """What the page comes to rest with is the engine's whole answer, word for word."""
-    with looking(browser, place, dark=False) as page:
+    with looking(browser, lte_page, dark=False) as page:
         expect(page.locator("body")).to_have_attribute("data-state", "whole")
         for key in ("Tab", "Enter", "Tab", "ArrowRight", "ArrowRight"):  # past the skip link
             page.keyboard.press(key)
@@ -139,10 +125,10 @@ def test_a_knob_moved_by_keyboard_is_answered_by_the_engine(
     ],
 )
 def test_the_knobs_are_answered(
-    knobs: str, state: str, words: str, place: str, browser: Browser
+    knobs: str, state: str, words: str, lte_page: str, browser: Browser
 ) -> None:
     """What an address asks for: the whole run's answer, or an error in words; for all to read."""
-    with looking(browser, f"{place}/#{knobs}", PHONE, dark=True) as page:
+    with looking(browser, f"{lte_page}/#{knobs}", PHONE, dark=True) as page:
         expect(page.locator("body")).to_have_attribute("data-state", state)
         expect(page.locator("#headline")).to_contain_text(words)
         expect(page.get_by_text("The same on the command line")).to_be_visible(

@@ -9,13 +9,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from commands import mobisim
-from webpage import Webpage, outside, problems, served
+from webpage import Webpage, outside, problems
 
 from mobisim.errors import InputError
 from mobisim.pages import explorer as explorers
@@ -28,19 +28,6 @@ from mobisim.simulation import simulate
 from mobisim.units import human_time
 
 
-@pytest.fixture(scope="module")
-def lte() -> Explorer:
-    """The explorer of a shipped scenario."""
-    return Explorer("lte")
-
-
-@pytest.fixture(scope="module")
-def place(lte: Explorer) -> Iterator[str]:
-    """The address at which the page is served."""
-    with served(lte) as address:
-        yield address
-
-
 def _get(url: str, host: str | None = None) -> tuple[int, dict[str, str], str]:
     headers = {"Host": host} if host else {}
     try:
@@ -51,8 +38,8 @@ def _get(url: str, host: str | None = None) -> tuple[int, dict[str, str], str]:
             return error.code, dict(error.headers), error.read().decode()
 
 
-def _ask(place: str, **words: str) -> tuple[int, Any]:
-    status, _, text = _get(f"{place}/answer?{urlencode(words)}")
+def _ask(lte_page: str, **words: str) -> tuple[int, Any]:
+    status, _, text = _get(f"{lte_page}/answer?{urlencode(words)}")
     return status, json.loads(text)
 
 
@@ -131,18 +118,18 @@ def test_stops_say_what_they_do() -> None:
             assert sum(int(text.split("=")[1]) for text in sets) == number
 
 
-def test_wrong_questions_are_answered_with_words(lte: Explorer, place: str) -> None:
+def test_wrong_questions_are_answered_with_words(lte: Explorer, lte_page: str) -> None:
     """Unknown knobs and stops, what does not fit and what no profile covers: words, no crash."""
     with pytest.raises(InputError, match="did you mean 'codec'"):
         lte.answer({"codecs": "int8"}, whole=False)
-    status, found = _ask(place, at="1", tab="wrong", codec="../../etc/passwd")
+    status, found = _ask(lte_page, at="1", tab="wrong", codec="../../etc/passwd")
     assert status == 422
     assert "no such stop" in found["error"]
-    status, found = _ask(place, at="2", tab="wrong", batch="256")
+    status, found = _ask(lte_page, at="2", tab="wrong", batch="256")
     assert status == 422
     assert "a shape that no profile covers" in found["error"]
-    assert _ask(place, at="x", tab="wrong")[0] == 422
-    status, found = _ask(place, at="3", tab="wrong", codec="fp16")
+    assert _ask(lte_page, at="x", tab="wrong")[0] == 422
+    status, found = _ask(lte_page, at="3", tab="wrong", codec="fp16")
     assert (status, found["fits"]) == (200, True)
     small = Explorer("lte", ["devices[0].profile.memory=4 GiB"])
     misfit = small.answer({"batch": "32", "codec": "fp32"}, whole=False)
@@ -150,25 +137,25 @@ def test_wrong_questions_are_answered_with_words(lte: Explorer, place: str) -> N
     assert "does not fit" in misfit["headline"]
 
 
-def test_only_this_machine_is_answered(place: str) -> None:
+def test_only_this_machine_is_answered(lte_page: str) -> None:
     """A name that was made to point here is refused, and pages elsewhere may not frame or read."""
-    assert place.startswith("http://127.0.0.1:")
-    port = place.rsplit(":", 1)[1]
+    assert lte_page.startswith("http://127.0.0.1:")
+    port = lte_page.rsplit(":", 1)[1]
     for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
-        assert _get(place, host)[0] == 200
+        assert _get(lte_page, host)[0] == 200
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
         if host:
-            assert _get(f"{place}/answer?at=1", host)[0] == 400
-    _, headers, _ = _get(place)
+            assert _get(f"{lte_page}/answer?at=1", host)[0] == 400
+    _, headers, _ = _get(lte_page)
     lower = {name.lower(): value for name, value in headers.items()}
     assert "access-control-allow-origin" not in lower
     assert "frame-ancestors 'none'" in lower["content-security-policy"]
     assert lower["x-content-type-options"] == "nosniff"
 
 
-def test_the_page_can_be_read_by_all(place: str) -> None:
+def test_the_page_can_be_read_by_all(lte_page: str) -> None:
     """Each knob has a label, nothing is fetched from elsewhere, and nothing hinders."""
-    page = Webpage.of(_get(place)[2])
+    page = Webpage.of(_get(lte_page)[2])
     assert problems(page) == []
     assert outside(page) == []
     assert len(page.find("input")) == 5
@@ -214,9 +201,9 @@ def test_an_answer_that_nobody_waits_for_is_not_worked_out(
         lte.answer({}, whole=True, overtaken=lambda: next(looks))
 
 
-def test_a_port_that_is_taken(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken(lte_page: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The command says so, and that another may be chosen."""
-    ran = mobisim(capsys, "explore", "lte", "--port", place.rsplit(":", 1)[1])
+    ran = mobisim(capsys, "explore", "lte", "--port", lte_page.rsplit(":", 1)[1])
     assert ran.code == 2
     assert "address already in use" in ran.err
     assert mobisim(capsys, "explore", "lte", "--set", "seed=x", "--port", "0").code == 2
