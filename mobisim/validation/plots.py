@@ -62,38 +62,50 @@ def draw_suite(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Simulated against real step times, and each error beside the spread of repeats."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     times, errors = figure.subplots(1, 2)
+    _draw_times(times, rows)
+    _draw_errors(errors, sorted(rows, key=lambda row: (row["bottleneck"], row["name"])))
+    for axes in (times, errors):
+        axes.legend(frameon=False, fontsize=8)
+        _calm(axes)
+    figure.suptitle("How far simulated steps are from real ones")
+    figure.savefig(path, dpi=DPI)
+
+
+def _draw_times(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     for group, colour in GROUPS.items():
         mine = [line_of(row, "step time") for row in rows if row["bottleneck"] == group]
         label = f"paced by the {NAMES[group]}"
         real = [line["measured"] for line in mine]
-        times.scatter(real, [line["simulated"] for line in mine], color=colour, label=label)
-    times.set(xscale="log", yscale="log", xlabel="real seconds per step")
-    times.set_ylabel("simulated seconds per step")
-    for axis in (times.xaxis, times.yaxis):
+        axes.scatter(real, [line["simulated"] for line in mine], color=colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="real seconds per step")
+    axes.set_ylabel("simulated seconds per step")
+    for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
     steps = [line_of(row, "step time")["measured"] for row in rows]
     reach = np.array([min(steps) / 1.2, max(steps) * 1.2])
-    times.plot(reach, reach, color="grey", linewidth=0.8, zorder=0)
-    times.legend(frameon=False, fontsize=8)
-    ordered = sorted(rows, key=lambda row: (row["bottleneck"], row["name"]))
-    places = np.arange(len(ordered))
-    lines = [line_of(row, "step time") for row in ordered]
-    colours = [GROUPS.get(row["bottleneck"], "grey") for row in ordered]
-    errors.bar(places, [line["error"] * 100 for line in lines], color=colours, width=0.6)
-    spread = [line["spread"] * 100 for line in lines]
-    errors.errorbar(places, np.zeros(len(places)), yerr=spread, fmt="none", color="black",
-                    capsize=3, linewidth=1, label="spread of repeated real runs")  # fmt: skip
+    axes.plot(reach, reach, color="grey", linewidth=0.8, zorder=0)
+
+
+def _draw_errors(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """The error of each configuration's mean, over how far single real runs lie from theirs."""
+    lines = [line_of(row, "step time") for row in rows]
+    colours = [GROUPS.get(row["bottleneck"], "grey") for row in rows]
+    doubts = [(line["doubt"] or 0) * 100 for line in lines]
+    axes.bar(range(len(rows)), [line["error"] * 100 for line in lines], yerr=doubts,
+             color=colours, width=0.6, capsize=3,
+             error_kw={"linewidth": 1, "label": "standard error"})  # fmt: skip
+    label: str | None = "a real run, from their mean"
+    for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        away = [(one["step_s"] / line["measured"] - 1) * 100 for one in row["real"]]
+        axes.scatter([place] * len(away), away, color="grey", alpha=0.4, s=12, linewidths=0,
+                     zorder=0, label=label)  # fmt: skip
+        label = None
     for bound in (-3, 3):
-        errors.axhline(bound, color="grey", linewidth=0.8, linestyle=":")
-    errors.set_xticks(places, [row["name"] for row in ordered], rotation=60, ha="right")
-    errors.set_ylabel("error of the step time, %")
-    errors.legend(frameon=False, fontsize=8)
-    for axes in (times, errors):
-        _calm(axes)
-    figure.suptitle("How far simulated steps are from real ones")
-    figure.savefig(path, dpi=DPI)
+        axes.axhline(bound, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=60, ha="right")
+    axes.set_ylabel("error of the step time, %")
 
 
 def _calm(axes: Any) -> None:
