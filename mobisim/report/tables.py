@@ -138,7 +138,8 @@ class StepWriter(_TableWriter):
         epoch, owned = np.zeros(len(steps), np.int32), np.zeros(len(steps), np.bool_)
         if self._batches_per_epoch is not None:
             owned = steps.device != NONE  # else the server learns on from what it has kept
-            epoch = (steps.batch // self._batches_per_epoch[steps.device]).astype(np.int32)
+            mine = steps[owned]
+            epoch[owned] = mine.batch // self._batches_per_epoch[mine.device]
         self._write(
             [
                 array(steps.version_written),

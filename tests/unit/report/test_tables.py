@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,17 @@ def test_steps_have_one_row_each_in_the_order_of_versions(tmp_path: Path) -> Non
     assert [row["loss"] for row in rows[:3]] == [0.0, None, 2.0]
     assert {row["metric"] for row in rows} == {row["num_samples"] for row in rows} == {None}
     assert {row["staleness"] for row in rows} == {0}
+
+
+def test_a_step_of_no_device_has_no_epoch(tmp_path: Path) -> None:
+    """It repeats what the server has kept; the last device may own no mini-batch at all."""
+    columns = columns_of(world())
+    nobodys = replace(columns, device=np.full(len(columns), NONE, columns.device.dtype))
+    with StepWriter(tmp_path / "steps.parquet", batches_per_epoch=np.array([4, 0])) as writer:
+        writer.add(nobodys)
+    rows = pq.read_table(tmp_path / "steps.parquet").to_pylist()
+    assert rows
+    assert {row["epoch"] for row in rows} == {row["device"] for row in rows} == {None}
 
 
 def test_a_step_that_is_cut_is_no_step(tmp_path: Path) -> None:
