@@ -22,6 +22,7 @@ from mobisim.sweeps.plan import Plan
 from mobisim.sweeps.work import drawn_for, new_session
 from mobisim.workload import plan
 
+GRID, RUNS, TRAJECTORIES = PARTS = "learning_rates", "methods", "trajectories"  # folders
 METHOD, LEARNING_RATE = "method", "training.optimizer.lr"
 RATES = tuple(rate * 1e6 for rate in (1, 2, 5, 10, 20, 50, 100, 200))  # bit/s
 VALIDATION = 0.1  # of the training samples, unless the scenario says otherwise
@@ -83,7 +84,7 @@ class Question:
     def grid(self) -> Plan:
         """Every method at every learning rate, judged on the validation split alone."""
         axes = Axis(METHOD, self.methods), Axis(LEARNING_RATE, self.learning_rates)
-        found = self._plan("learning_rates", [(axis,) for axis in axes])
+        found = self._plan(GRID, [(axis,) for axis in axes])
         return replace(found, reads_held_out=False)
 
     def runs(self, chosen: Mapping[str, float | None]) -> Plan:
@@ -92,7 +93,7 @@ class Question:
         rates = [rate for rate in chosen.values() if rate is not None]
         if rates:
             axes.append(Axis(LEARNING_RATE, tuple(rates)))
-        return self._plan("methods", [tuple(axes)])
+        return self._plan(RUNS, [tuple(axes)])
 
     def _plan(self, name: str, lists: Sequence[Sequence[Axis]]) -> Plan:
         lists = [*lists, (seeds(self.num_seeds, self.document),)]
@@ -102,7 +103,7 @@ class Question:
             axes=tuple(axis for together in lists for axis in together),
             points=tuple(points(self.document, lists, strict=False)),
             options=replace(self.options, out=place / name),
-            trajectories=(self.trajectories or place / "trajectories").resolve(),
+            trajectories=(self.trajectories or place / TRAJECTORIES).resolve(),
         )
 
     def at(self, method: str, seed: int) -> Point:

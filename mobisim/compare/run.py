@@ -19,7 +19,7 @@ from typing import Any
 from mobisim.compare.choice import Choice, choose
 from mobisim.compare.clock import Clock
 from mobisim.compare.crossing import crossings
-from mobisim.compare.question import METHOD, Question
+from mobisim.compare.question import METHOD, PARTS, RUNS, Question
 from mobisim.compare.standings import standings, steps_to_target
 from mobisim.errors import InputError
 from mobisim.report import results, wording
@@ -33,6 +33,8 @@ from mobisim.sweeps.work import Setting
 from mobisim.workload import metric_name
 
 ANSWER = "compare.json"
+TABLE = "compare.csv"
+PICTURES = ("compare.png", "compare.svg")
 
 
 def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
@@ -43,7 +45,7 @@ def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
         MobisimError: the workers have gone; what is finished is kept.
     """
     place = question.place
-    results.check_writable(place / "methods")
+    results.check_writable(place / RUNS)
     _check_free(place, question.digest)
     chosen = _chosen(question, pool)
     rates = {m: c.learning_rate for m, c in chosen.items() if c.error is None}
@@ -54,10 +56,18 @@ def compare(question: Question, pool: Pool) -> tuple[Path, Comparison]:
 
 
 def _check_free(place: Path, digest: str) -> None:
-    if results.read_digest(place, ANSWER) not in (None, digest):
-        raise InputError(
-            "another comparison is there already", where=str(place), hint="choose another --out"
-        )
+    """Let nothing be in the folder but this comparison, whole or as far as it came."""
+    found = results.read_digest(place, ANSWER)
+    if found == digest or (found is None and not _strangers(place)):
+        return
+    sort = "another comparison" if found else "something that is no comparison"
+    raise InputError(f"{sort} is there already", where=str(place), hint="choose another --out")
+
+
+def _strangers(place: Path) -> set[str]:
+    names = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    own = {*PARTS, TABLE, *PICTURES}
+    return {name for name in names - own if not name.startswith(".")}
 
 
 def _chosen(question: Question, pool: Pool) -> dict[str, Choice]:
@@ -145,7 +155,7 @@ def _publish(place: Path, found: Comparison, question: Question) -> None:
     place.mkdir(parents=True, exist_ok=True)
     if question.options.plots:
         _draw(place, found)
-    with results.replacing(place / "compare.csv") as aside:
+    with results.replacing(place / TABLE) as aside:
         aside.write_text(_csv(list(as_rows(found))), encoding="utf-8")
     with results.replacing(place / ANSWER) as aside:
         results.write_json(aside, as_json(found) | {"command": question.options.command})
@@ -155,9 +165,9 @@ def _draw(place: Path, found: Comparison) -> None:
     from mobisim.report.comparison_plot import drawn_comparison  # noqa: PLC0415 - matplotlib
 
     with drawn_comparison(found) as page:
-        for ending in ("png", "svg"):
-            with results.replacing(place / f"compare.{ending}") as aside:
-                page.save(aside, ending)
+        for name in PICTURES:
+            with results.replacing(place / name) as aside:
+                page.save(aside, Path(name).suffix[1:])
 
 
 def _csv(rows: Sequence[Row]) -> str:

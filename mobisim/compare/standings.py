@@ -11,7 +11,7 @@ import numpy as np
 from mobisim.compare.choice import Choice
 from mobisim.compare.clock import Clock
 from mobisim.compare.ledger import ledger
-from mobisim.compare.question import METHOD, Question
+from mobisim.compare.question import METHOD, RUNS, Question
 from mobisim.compare.statistics import interval, paired
 from mobisim.report.comparison import Interval, Standing
 from mobisim.report.series import mean
@@ -138,6 +138,6 @@ def _steps(question: Question, row: Row) -> int | None:
     at = row.get("time_to_target_s")
     if at is None:
         return None
-    steps = question.place / "methods" / "points" / str(row["digest"]) / "steps.parquet"
+    steps = question.place / RUNS / "points" / str(row["digest"]) / "steps.parquet"
     ends = pq.read_table(steps, columns=["end"]).column("end").to_numpy()
     return int(np.searchsorted(ends, at)) + 1

@@ -281,6 +281,17 @@ def test_work_is_done_once(task: Path, tmp_path: Path, monkeypatch: pytest.Monke
     other = small(task, tmp_path / "c", list(METHODS)[:1], train=False)
     with pytest.raises(mobisim.InputError, match="another comparison is there already"):
         compare(other, AtOnce().pool())
+    (tmp_path / "c" / "compare.json").rename(tmp_path / "kept")
+    assert compare(question, AtOnce().pool())[1] == found  # as after an interrupt: it goes on
+
+
+def test_what_is_no_comparison_is_left_alone(task: Path, tmp_path: Path) -> None:
+    """A run's folder, say: its files and ours would be one heap."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    with pytest.raises(mobisim.InputError, match="something that is no comparison is there"):
+        compare(small(task, tmp_path / "run", train=False), AtOnce().pool())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
 
 
 def makespans(question: Question, method: str, rates: Iterable[float]) -> NDArray[np.float64]:
