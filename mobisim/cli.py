@@ -61,7 +61,10 @@ def run(
     resume: bool,
     checkpoint_every: float,
 ) -> None:
-    """Simulate SCENARIO, a file or the name of a shipped scenario, and publish the result."""
+    """Simulate SCENARIO and publish the result.
+
+    It is a file, the name of a shipped scenario, or the folder of a result, whose scenario runs again.
+    """
     from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
     from mobisim.runner import run as run_scenario  # noqa: PLC0415

@@ -13,8 +13,9 @@ from typing import Any
 
 from mobisim.errors import InputError
 from mobisim.interrupts import check
+from mobisim.scenario import catalog
 
-MANIFEST, SUMMARY = "manifest.json", "summary.json"
+MANIFEST, SUMMARY = catalog.MANIFEST, "summary.json"
 SPANS_FILE, STEPS_FILE = "spans.parquet", "steps.parquet"
 
 

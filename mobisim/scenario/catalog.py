@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from mobisim.errors import InputError, nearest, unknown_name
-from mobisim.scenario.document import Document, parse, read_text
+from mobisim.scenario.document import MAX_JSON_BYTES, Document, parse, parse_json, read_text
 from mobisim.scenario.samples import with_samples
 
+MANIFEST = "manifest.json"  # of a result
 SHIPPED = ("scenarios", "profiles")
 
 
@@ -83,12 +84,16 @@ def trace_file(name: str, where: str) -> Path:
 
 
 def scenario(path_or_name: str) -> Document:
-    """The scenario in that file, or the shipped one of that name.
+    """The scenario in that file, that of a result, or the shipped one of that name.
 
     Raises:
-        InputError: neither exists, or the file cannot be read.
+        InputError: none of them exists, or the file cannot be read.
     """
     path = Path(path_or_name)
+    if path.is_dir() and (path / MANIFEST).is_file():
+        path = path / MANIFEST
+    if path.suffix == ".json" and path.is_file():
+        return _from_json(path)
     known = scenario_names()
     is_name = path_or_name in known or (path.suffix == "" and len(path.parts) == 1)
     if not is_name or os.path.lexists(path):
@@ -97,6 +102,13 @@ def scenario(path_or_name: str) -> Document:
     if path_or_name not in known:
         raise unknown_name("scenario file or shipped scenario", path_or_name, known)
     return _read(shipped("scenarios") / f"{path_or_name}.yaml", f"scenarios/{path_or_name}.yaml")
+
+
+def _from_json(path: Path) -> Document:
+    """The scenario that a result's manifest resolved, or else the whole file as one."""
+    found = parse_json(read_text(path, "JSON", MAX_JSON_BYTES), str(path))
+    resolved = found.data.get("scenario")
+    return Document(resolved, found.places) if isinstance(resolved, dict) else found
 
 
 def _check_there(path: Path) -> None:

@@ -1,11 +1,13 @@
-"""YAML documents that remember the line of each of their values."""
+"""YAML documents that remember the line of each of their values, and large JSON."""
 
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ Key = str | int
 Location = tuple[Key, ...]
 
 MAX_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 26  # a manifest holds the traces and measured profiles that were used
 MAX_DEPTH = 40
 MAX_DIGITS = 400  # a longer integer is beyond every limit, and Python may refuse to read it
 
@@ -94,6 +97,31 @@ def _parsed(text: str, source: str) -> Document:
         )
     places: dict[Location, str] = {}
     return Document(_value(node, (), source, places), places)
+
+
+def parse_json(text: str, source: str) -> Document:
+    """The document that a piece of JSON holds; errors name `source`, and no line.
+
+    Raises:
+        InputError: broken JSON, a key twice, or no mapping at the top.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=partial(_unique, source))
+    except ValueError as error:
+        raise InputError(f"this is not JSON: {error}", where=source) from error
+    except RecursionError as error:
+        raise InputError("nested too deep", where=source) from error
+    if not isinstance(data, dict):
+        raise InputError("no mapping", where=source, expected="keys and values in braces")
+    return Document(data, {(): source})
+
+
+def _unique(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise InputError(f"the key {twice!r} stands twice", where=source, hint="keep one of them")
+    return found
 
 
 def parse_value(text: str, source: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mobisim.errors import InputError
-from mobisim.scenario.document import MAX_BYTES, parse, parse_value, read_text
+from mobisim.scenario.document import MAX_BYTES, parse, parse_json, parse_value, read_text
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,19 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     document = parse(read_text(path, "YAML"), "f.yaml")
     assert document.data == {"a": 1, "b": 2}
     assert document.places["b",] == "f.yaml:2"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "no mapping"),
+        ('{"seed": 1, "seed": 2}', "'seed' stands twice"),
+        ('{"a":' * 100_000, "nested too deep"),
+    ],
+)
+def test_json_is_read_as_strictly(text: str, says: str) -> None:
+    """Each mistake names the file."""
+    with pytest.raises(InputError, match=says) as caught:
+        parse_json(text, "manifest.json")
+    assert "manifest.json" in str(caught.value)
