@@ -63,7 +63,7 @@ def run(
 ) -> None:
     """Simulate SCENARIO and publish the result.
 
-    It is a file, the name of a shipped scenario, or the folder of a result, whose scenario runs again.
+    It is a file, a shipped scenario by name, or that of a result by its folder: it runs again.
     """
     from mobisim.asking import asking  # noqa: PLC0415
     from mobisim.prepare import Options  # noqa: PLC0415
