@@ -268,7 +268,7 @@ class Study:
     def found(self, variant: str, skew: str) -> list[Row]:
         """The rows of the seeds that are done, in their order."""
         mine = [row for row in self._of(variant) if row["skew"] == skew]
-        by_seed = {int(row["seed"]): row for row in mine}
+        by_seed = {int(row["seed"]): row for row in mine if float(row["lr"]) == self.rate(variant)}
         return [by_seed[seed] for seed in SEEDS if seed in by_seed]
 
     def accuracies(self, variant: str, skew: str) -> list[float]:
@@ -430,15 +430,19 @@ def _sooner(study: Study, name: str, skew: str) -> tuple[str, str]:
 
 
 def _verdict(study: Study) -> str:
-    """Where a shared side network beats single ones, where not, and where neither is told."""
+    """Where a shared side network beats single ones and by how much, and where not or untold."""
     told: dict[str, list[str]] = {"found for": [], "refuted for": [], "left open for": []}
     for name in study.task.variants:
+        means: dict[str, dict[str, float]] = {}
         for skew in SKEWS:
             found = study.difference(name, skew)
             if found is None or found.low is None or found.high is None:
                 continue
             sort = "found for" if found.low > 0 else "left open for"
-            told["refuted for" if found.high < 0 else sort].append(f"{name} ({skew})")
+            means.setdefault("refuted for" if found.high < 0 else sort, {})[skew] = found.mean
+        for sort, by_skew in means.items():
+            points = ", ".join(f"{skew}: {mean:+.1f}" for skew, mean in by_skew.items())
+            told[sort].append(f"{name} ({points})")
     said = [f"{sort} {', '.join(names)}" for sort, names in told.items() if names]
     return f"That *shared beats single* is {'; '.join(said) or 'not known yet'}."
 
@@ -470,7 +474,7 @@ def draw(studies: Sequence[Study], out: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only to draw
 
     studies = [study for study in studies if study.task.variants is TOGETHER]
-    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(studies), squeeze=False)[0]
     colours = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f")
     for axes, study in zip(panels, studies, strict=True):
@@ -486,11 +490,12 @@ def draw(studies: Sequence[Study], out: Path) -> None:
                 axes.plot(at, found.mean, "o", color=colour, ms=6, label=label)
         axes.set_xlim(-0.5, len(SKEWS) - 0.5)
         axes.set_xticks(range(len(SKEWS)), [s if s == "iid" else f"alpha = {s}" for s in SKEWS])
-        axes.set_title(study.task.title, loc="left", fontsize=9.5)
+        axes.set_title(study.task.title.replace(": ", ":\n"), loc="left", fontsize=9.5)
         axes.set_ylabel("accuracy, mean over devices, %")
         axes.grid(visible=True, axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
     figure.savefig(out, metadata={"Software": None})
 
 
