@@ -25,7 +25,7 @@ from mobisim.scenario.load import loads
 from mobisim.scenario.resolved import check_options
 from mobisim.scenario.schema import Scenario
 
-OPT = [f"opt-{size}" for size in ("125m", "350m", "1.3b", "2.7b", "6.7b")]
+OPT = [f"opt-{size}" for size in ("125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b")]
 SHAPE = BatchShape.uniform(4, 16)
 
 
