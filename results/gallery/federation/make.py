@@ -306,8 +306,9 @@ star marks one at the edge). Residuals are those of a head that each device fits
 samples, of one prediction for all (*uniform*), or labels go up (*labels*). The built-in task has
 2000 samples, not the 2400 asked for, so there *shared* learned from each 5.8 times.
 
-Made by `python results/gallery/federation/make.py` ({dates}); the CSV files have each run with the
-digest of its resolved scenario.
+Made by `python results/gallery/federation/make.py` ({dates}); the CSV files have each run with
+the digest of its resolved scenario. Runs took {all_h:.1f} hours in all, one core each, much of it
+beside other work: {least_h:.1f} hours if each had taken as long as the fastest of its variant.
 
 ![accuracy by skew](federation.png)
 """
@@ -343,10 +344,21 @@ def text_of(studies: Sequence[Study]) -> str:
     dates = sorted({row["date"] for study in studies for row in study.table.rows()})
     text = TEXT.format(
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])),
+        all_h=sum(map(sum, _seconds(studies))) / 3600,
+        least_h=sum(min(times) * len(times) for times in _seconds(studies)) / 3600,
     )
     begun = {study.name for study in studies}
     left = [f"Not run yet: {task.title}.\n" for name, task in TASKS.items() if name not in begun]
     return "\n".join([text, *chain.from_iterable(map(_section, studies)), *left])
+
+
+def _seconds(studies: Sequence[Study]) -> list[list[float]]:
+    """What the runs of each variant took."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for study in studies:
+        for row in study.table.rows():
+            found[study.name, row["variant"]].append(float(row["seconds"]))
+    return list(found.values())
 
 
 def _section(study: Study) -> Iterator[str]:
