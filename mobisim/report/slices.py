@@ -103,7 +103,8 @@ def _blocks(path: Path, view: View, columns: Sequence[str]) -> Iterator[pa.Recor
 def pick_actors(actors: Iterable[str], limit: int = MAX_ACTORS) -> tuple[str, ...]:
     """At most `limit` actors: devices with their links in order of number, then the server.
 
-    Where not all fit, a quarter of the places go to the server and a device stays with its links.
+    Where not all fit, a quarter of the places go to the server and a device stays with its links;
+    devices are taken evenly from the first to the last, so that groups of them are all seen.
     """
     names = sorted(actors, key=actor_rank)
     servers = [name for name in names if not _OF_DEVICE.fullmatch(name)]
@@ -113,13 +114,17 @@ def pick_actors(actors: Iterable[str], limit: int = MAX_ACTORS) -> tuple[str, ..
 
 
 def _whole_devices(fleet: Sequence[str], room: int) -> list[str]:
-    picked: list[str] = []
-    for _, group in groupby(fleet, key=lambda name: actor_rank(name)[1]):
-        crew = list(group)
-        if len(picked) + len(crew) > room:
-            break
-        picked += crew
-    return picked
+    crews = [list(crew) for _, crew in groupby(fleet, key=lambda name: actor_rank(name)[1])]
+    for count in range(min(len(crews), room), 0, -1):
+        picked = [name for at in _evenly(len(crews), count) for name in crews[at]]
+        if len(picked) <= room:
+            return picked
+    return []
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    """So many places of a list, the first and the last among them."""
+    return [round(at * (length - 1) / max(count - 1, 1)) for at in range(count)]
 
 
 def actor_rank(name: str) -> tuple[int, int, tuple[int | str, ...]]:

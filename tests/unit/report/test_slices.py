@@ -87,6 +87,14 @@ def test_device_stays_with_its_links() -> None:
     assert all({f"device-{n}", f"uplink-{n}", f"downlink-{n}"} <= set(picked) for n in devices)
 
 
+def test_every_group_of_a_fleet_is_seen() -> None:
+    """Devices are numbered group by group, and the slow ones may well be the last."""
+    fleet = [f"{role}-{n}" for role in ("device", "uplink") for n in range(60)]
+    picked = {device_of(actor) for actor in pick_actors([*fleet, "server", "server/worker-0"])}
+    assert {0, 59} <= picked
+    assert all(picked & set(range(start, start + 8)) for start in range(0, 60, 8))
+
+
 def test_names_tell_roles() -> None:
     """An actor's name says what it is and whose."""
     roles = [role_of(name) for name in ("device-3", "uplink-3", "downlink-3", "server/worker-3")]
