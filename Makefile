@@ -11,7 +11,8 @@ run: $(VENV)/.installed
 	$(BIN)/mobisim run scenarios/wifi_5mbps.yaml $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadfile
+# In the order of files: the long ones of tests/integration begin, and the many short ones of tests/unit fill up.
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
