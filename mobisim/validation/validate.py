@@ -29,7 +29,8 @@ class Effort:
     There are `repeats` real runs, and then more, up to `most`, as long as the standard error of
     the step time's error is above DOUBT: on a restless machine, or between restless neighbours.
     `aim` moves the target to where the simulated learning curve first meets it late, before
-    anything is run for real. With `resume` the pairs that are in the folder already count.
+    anything is run for real. With `resume` the pairs that are in the folder already count. A pair
+    during which others took more than CALM of the cores is made again, up to `tries` times in all.
     """
 
     repeats: int = REPEATS
@@ -40,6 +41,7 @@ class Effort:
     aim: bool = False
     most: int | None = None  # None: no more than `repeats`
     resume: bool = False
+    tries: int = TRIES
 
     @property
     def at_most(self) -> int:
@@ -92,24 +94,26 @@ def _suffices(found: Comparison, effort: Effort) -> bool:
 
 def _with_more(pairs: Pairs, path: str, effort: Effort, notice: Notice) -> Comparison:
     """Add pairs until there are enough."""
-    rounds = effort.at_most * TRIES
+    rounds = effort.at_most * effort.tries
     with Measurement(pairs.scenario, rounds, effort.limit, effort.round_s) as measurement:
         while True:
             number = len(pairs.known) + 1
             notice(f"profiling this machine, then running for real, {number} of {effort.told}")
             place = pairs.place("real", number)
             bed = Bed(path, (), effort.train, place, effort.limit, plots=effort.plots)
-            found = pairs.add(*_in_calm(measurement, bed, notice))
+            found = pairs.add(*_in_calm(effort.tries, measurement, bed, notice))
             if _suffices(found, effort):
                 return found
 
 
-def _in_calm(measurement: Measurement, bed: Bed, notice: Notice) -> tuple[Profiles, float]:
+def _in_calm(
+    tries: int, measurement: Measurement, bed: Bed, notice: Notice
+) -> tuple[Profiles, float]:
     """A round and a real run during which others left the machine alone, and what they took.
 
     Where they never do, the last try counts.
     """
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         with Neighbours() as neighbours:
             profile = measurement.round()
             run_bed(bed)

@@ -309,7 +309,7 @@ def test_a_run_that_others_disturbed_is_done_again(
     monkeypatch.setattr(validate, "Neighbours", Watched)
     monkeypatch.setattr(validate, "run_bed", run)
     measurement = MagicMock()
-    assert _in_calm(measurement, MagicMock(), lambda _: None)[1] == told
+    assert _in_calm(TRIES, measurement, MagicMock(), lambda _: None)[1] == told
     assert run.call_count == measurement.round.call_count == len(shares)
 
 
