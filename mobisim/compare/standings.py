@@ -14,8 +14,9 @@ from mobisim.compare.ledger import ledger
 from mobisim.compare.question import METHOD, RUNS, Question
 from mobisim.compare.statistics import interval, paired
 from mobisim.report.comparison import Interval, Standing
+from mobisim.report.results import STEPS_FILE
 from mobisim.report.series import mean
-from mobisim.report.sweep_table import Row
+from mobisim.report.sweep_table import POINTS, Row
 
 SEED = "seed"
 
@@ -138,6 +139,6 @@ def _steps(question: Question, row: Row) -> int | None:
     at = row.get("time_to_target_s")
     if at is None:
         return None
-    steps = question.place / RUNS / "points" / str(row["digest"]) / "steps.parquet"
+    steps = question.place / RUNS / POINTS / str(row["digest"]) / STEPS_FILE
     ends = pq.read_table(steps, columns=["end"]).column("end").to_numpy()
     return int(np.searchsorted(ends, at)) + 1

@@ -90,7 +90,7 @@ def scenario(path_or_name: str) -> Document:
         InputError: none of them exists, or the file cannot be read.
     """
     path = Path(path_or_name)
-    if path.is_dir() and (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         path = path / MANIFEST
     if path.suffix == ".json" and path.is_file():
         return _from_json(path)

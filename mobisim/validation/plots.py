@@ -96,12 +96,13 @@ def _draw_errors(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     axes.bar(range(len(rows)), [line["error"] * 100 for line in lines], yerr=doubts,
              color=colours, width=0.6, capsize=3,
              error_kw={"linewidth": 1, "label": "standard error"})  # fmt: skip
-    label: str | None = "a real run, from their mean"
-    for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        away = [(one["step_s"] / line["measured"] - 1) * 100 for one in row["real"]]
-        axes.scatter([place] * len(away), away, color="grey", alpha=0.4, s=12, linewidths=0,
-                     zorder=0, label=label)  # fmt: skip
-        label = None
+    away = [
+        (place, (one["step_s"] / line["measured"] - 1) * 100)
+        for place, (row, line) in enumerate(zip(rows, lines, strict=True))
+        for one in row["real"]
+    ]
+    axes.scatter(*zip(*away, strict=True), color="grey", alpha=0.4, s=12, linewidths=0,
+                 zorder=0, label="a real run, from their mean")  # fmt: skip
     for bound in (-3, 3):
         axes.axhline(bound, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=60, ha="right")
