@@ -19,10 +19,12 @@ from mobisim.scenario.methods import METHODS
 from mobisim.scenario.schema import Scenario
 from mobisim.sweeps.grid import Axis, Point, points, seeds
 from mobisim.sweeps.plan import Plan
+from mobisim.sweeps.store import TRAJECTORIES
 from mobisim.sweeps.work import drawn_for, new_session
 from mobisim.workload import plan
 
-GRID, RUNS, TRAJECTORIES = PARTS = "learning_rates", "methods", "trajectories"  # folders
+GRID, RUNS = "learning_rates", "methods"  # folders
+PARTS = (GRID, RUNS, TRAJECTORIES)
 METHOD, LEARNING_RATE = "method", "training.optimizer.lr"
 RATES = tuple(rate * 1e6 for rate in (1, 2, 5, 10, 20, 50, 100, 200))  # bit/s
 VALIDATION = 0.1  # of the training samples, unless the scenario says otherwise

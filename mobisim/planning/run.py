@@ -37,7 +37,7 @@ from mobisim.report.plan_answer import (
 )
 from mobisim.scenario.schema import Scenario
 from mobisim.sweeps.grid import Axis, points
-from mobisim.sweeps.store import Store
+from mobisim.sweeps.store import TRAJECTORIES, Store
 from mobisim.sweeps.work import Setting, prepared_for
 
 ANSWER = "plan.json"
@@ -77,7 +77,7 @@ def plan(question: Question) -> tuple[Path, PlanAnswer]:
         InputError: the plan cannot begin as it stands, or no run of it is possible.
     """
     place = question.place
-    results.check_writable(place / "trajectories")
+    results.check_writable(place / TRAJECTORIES)
     store = Store(place.resolve(), question.digest, manifest=ANSWER)
     # Its trainings tell how far they are.
     options = replace(question.options.bare, progress=question.options.progress)

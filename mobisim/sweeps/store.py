@@ -24,6 +24,8 @@ from mobisim.learning import History
 from mobisim.report import results
 from mobisim.report.sweep_table import MANIFEST, POINTS
 
+TRAJECTORIES = "trajectories"  # the folder of what was trained
+
 
 class Store:
     """The folder of one sweep."""
@@ -36,7 +38,7 @@ class Store:
         manifest: str = MANIFEST,
     ) -> None:
         self.folder, self.digest, self.manifest = folder, digest, manifest
-        self.trajectories = trajectories or folder / "trajectories"
+        self.trajectories = trajectories or folder / TRAJECTORIES
 
     @contextmanager
     def opened(self, manifest: Mapping[str, Any]) -> Iterator[None]:
